@@ -1,0 +1,133 @@
+"""The bulk door: many snapshots in one request, for backfills.
+
+Newline-delimited JSON, one snapshot a line, each naming its own ``world_id``; the answer is one
+line a line, in order. Lines land in transactions of a few hundred while the request still arrives.
+Memory is bounded whatever the request's length: a line has the limit of a body, and answers wait
+in a spool that goes to disk, so a client that reads nothing until it has sent everything (most do)
+never leaves both sides waiting for each other.
+"""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from http import HTTPStatus
+from typing import IO, Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import StreamingResponse
+
+from api.problems import describe, problem
+from api.requests import Producer, authorize, hub_of, settings_of
+from api.snapshots import outcome_of, problem_responses
+from riskhub.errors import ContractViolation, FieldError, VersionConflict
+from riskhub.hub import Hub
+from riskhub.settings import Settings
+from riskhub.snapshot import Snapshot
+
+LINES_PER_TRANSACTION = 500
+_SPOOL_IN_MEMORY_BYTES = 2**20
+
+router = APIRouter(tags=["snapshots"], dependencies=[Depends(authorize)])
+
+
+class _TooLong:
+    """Stands for a line that was longer than a body may be, and was not kept."""
+
+
+@router.post(
+    "/risk-hub/snapshots:batch",
+    summary="Land many snapshots (NDJSON)",
+    response_description="One JSON line a line: line, status, and what the hub made of it",
+    responses={
+        200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}},
+        **problem_responses(
+            HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.SERVICE_UNAVAILABLE
+        ),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+        }
+    },
+)
+async def post_batch(
+    request: Request,
+    producer: Annotated[Producer, Depends()],
+    hub: Annotated[Hub, Depends(hub_of)],
+    settings: Annotated[Settings, Depends(settings_of)],
+) -> StreamingResponse:
+    """Land each line as the single door would. A bad line is answered and stops no other."""
+    spool = tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY_BYTES)  # noqa: SIM115 - outlives us
+    try:
+        batch: list[tuple[int, bytes | _TooLong]] = []
+        async for numbered in _lines(request, settings.max_body_bytes):
+            batch.append(numbered)
+            if len(batch) == LINES_PER_TRANSACTION:
+                await asyncio.to_thread(_land_lines, hub, producer, batch, spool)
+                batch = []
+        await asyncio.to_thread(_land_lines, hub, producer, batch, spool)
+    except BaseException:
+        spool.close()
+        raise
+    return StreamingResponse(_drain(spool), media_type="application/x-ndjson")
+
+
+async def _lines(request: Request, limit: int) -> AsyncIterator[tuple[int, bytes | _TooLong]]:
+    """The request's non-empty lines with their numbers, never holding more than `limit` bytes."""
+    number, held, skipping = 1, b"", False
+    async for chunk in request.stream():
+        *complete, rest = (held + chunk).split(b"\n")
+        for line in complete:
+            if skipping or len(line) > limit:
+                yield number, _TooLong()
+            elif line.strip():
+                yield number, line
+            skipping = False
+            number += 1
+        skipping = skipping or len(rest) > limit
+        held = b"" if skipping else rest
+    if skipping:
+        yield number, _TooLong()
+    elif held.strip():
+        yield number, held
+
+
+def _land_lines(
+    hub: Hub, producer: Producer, batch: list[tuple[int, bytes | _TooLong]], spool: IO[bytes]
+) -> None:
+    """Land one transaction's worth of lines and spool an answer for each, in order."""
+    answers: dict[int, dict[str, Any]] = {}
+    accepted: list[tuple[int, Snapshot]] = []
+    for number, line in batch:
+        if isinstance(line, _TooLong):
+            limit = hub.settings.max_body_bytes
+            error = FieldError("body", f"the line is longer than {limit} bytes")
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            answers[number] = problem(status, error.message, [error])
+            continue
+        try:
+            snapshot = hub.accept(line, world_id=None, actor=producer.actor, stage=producer.stage)
+        except ContractViolation as violation:
+            answers[number] = describe(violation) or {}
+        else:
+            accepted.append((number, snapshot))
+
+    landings = hub.land([snapshot for _, snapshot in accepted]) if accepted else []
+    for (number, snapshot), landing in zip(accepted, landings, strict=True):
+        named = {"world_id": snapshot.world_id, "version": snapshot.version}
+        try:
+            status = outcome_of(landing, snapshot.world_id, snapshot.version, snapshot.digest)
+            answers[number] = {"status": int(status), **named, "hash": landing.digest}
+        except VersionConflict as conflict:
+            answers[number] = (describe(conflict) or {}) | named
+    for number, _ in batch:
+        spool.write(json.dumps({"line": number} | answers[number]).encode() + b"\n")
+
+
+def _drain(spool: IO[bytes]) -> Iterator[bytes]:
+    with spool:
+        spool.seek(0)
+        while chunk := spool.read(64 * 1024):
+            yield chunk

@@ -1,0 +1,118 @@
+"""Failures as RFC 9457 problem details: what went wrong, and at which field."""
+
+import json
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from riskhub.errors import (
+    ContractViolation,
+    FieldError,
+    StoreNotMigrated,
+    StoreUnavailable,
+    VersionConflict,
+)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SEC = "1"
+
+
+class ProblemField(BaseModel):
+    """One offending field."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[ProblemField] = []
+
+
+class ApiError(Exception):
+    """A refusal that the edge itself decides on: status, sentence, and the field it is about."""
+
+    def __init__(self, status: HTTPStatus, detail: str, *errors: FieldError) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = errors
+
+
+def problem(status: HTTPStatus, detail: str, errors: Sequence[FieldError] = ()) -> dict[str, Any]:
+    """Problem details as a JSON object."""
+    return {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": int(status),
+        "detail": detail,
+        "errors": [{"field": error.field, "message": error.message} for error in errors],
+    }
+
+
+def describe(error: Exception) -> dict[str, Any] | None:
+    """The problem details of an expected failure; None for one that is not expected."""
+    match error:
+        case ContractViolation():
+            return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), error.errors)
+        case VersionConflict():
+            return problem(HTTPStatus.CONFLICT, str(error), [FieldError("version", "is taken")]) | {
+                "stored": error.stored,
+                "offered": error.offered,
+            }
+        case StoreUnavailable() | StoreNotMigrated():
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        case ApiError():
+            return problem(error.status, error.detail, error.errors)
+    return None
+
+
+def respond(document: dict[str, Any]) -> Response:
+    """Problem details as a response."""
+    headers = {}
+    if document["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = RETRY_AFTER_SEC
+    if document["status"] == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(
+        json.dumps(document), status_code=document["status"], media_type=MEDIA_TYPE, headers=headers
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Answer every expected failure, and FastAPI's own, with problem details."""
+
+    async def expected(_request: Request, error: Exception) -> Response:
+        document = describe(error)
+        if document is None:
+            raise error
+        return respond(document)
+
+    for kind in (ContractViolation, VersionConflict, StoreUnavailable, StoreNotMigrated, ApiError):
+        app.add_exception_handler(kind, expected)
+
+    async def bad_parameter(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for
+        fields = [FieldError(str(item["loc"][-1]), str(item["msg"])) for item in error.errors()]
+        detail = "; ".join(f"{item.field}: {item.message}" for item in fields)
+        return respond(problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, fields))
+
+    async def http_error(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+        response = respond(problem(HTTPStatus(error.status_code), str(error.detail)))
+        response.headers.update(error.headers or {})
+        return response
+
+    app.add_exception_handler(RequestValidationError, bad_parameter)
+    app.add_exception_handler(HTTPException, http_error)

@@ -1,0 +1,43 @@
+"""The failures that riskhub expects, by name. Each edge turns them into its own kind of answer."""
+
+from dataclasses import dataclass
+
+
+class RiskHubError(Exception):
+    """Base of every failure with a name; its text is one clear sentence for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """What is wrong with one field. `field` is a path such as ``weights.AAPL`` or ``ttl_sec``."""
+
+    field: str
+    message: str
+
+
+class ContractViolation(RiskHubError):
+    """A snapshot that breaks the contract. Nothing was stored."""
+
+    def __init__(self, *errors: FieldError) -> None:
+        super().__init__("; ".join(f"{error.field}: {error.message}" for error in errors))
+        self.errors = errors
+
+
+class VersionConflict(RiskHubError):
+    """The version exists with other content. What is stored stays as it is."""
+
+    def __init__(self, world_id: str, version: str, stored: str, offered: str) -> None:
+        super().__init__(
+            f"version {version!r} of world {world_id!r} is already stored as {stored}; "
+            f"this content is {offered}. A correction is a new version."
+        )
+        self.stored = stored
+        self.offered = offered
+
+
+class StoreUnavailable(RiskHubError):
+    """The database can't be reached, is locked for too long, or is full. Safe to try again."""
+
+
+class StoreNotMigrated(RiskHubError):
+    """The database has no tables of ours, or those of another version."""

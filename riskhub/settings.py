@@ -1,0 +1,121 @@
+"""Every setting, once.
+
+A setting is read from the environment as ``RISKHUB_<NAME>`` (nested: ``RISKHUB_GOVERNOR__MODE``).
+Nothing is read at import: an edge calls `load_settings` once and hands the result down.
+"""
+
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from riskhub.errors import RiskHubError
+from riskhub.governor.settings import GovernorSettings
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class SettingsInvalid(RiskHubError):
+    """A setting has a value it can't have; the text names each one."""
+
+
+class Settings(BaseSettings):
+    """The effective settings of one process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RISKHUB_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
+
+    home: Path = Field(
+        default=Path(".riskhub"),
+        description="Directory for all that the embedded profile keeps: database, Dagster, logs.",
+    )
+    database_url: str | None = Field(
+        default=None,
+        description="SQLAlchemy URL of the hub's database; without one, SQLite in `home`.",
+    )
+    redis_url: str | None = Field(
+        default=None,
+        description="Redis that the governor uses; without one, the embedded stand-in.",
+    )
+    token: SecretStr | None = Field(
+        default=None, description="Bearer token; without one the API serves loopback only."
+    )
+
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(default=8000, ge=1, le=65535)
+    dagster_host: str = "127.0.0.1"
+    dagster_port: int = Field(default=3000, ge=1, le=65535)
+    code_server_port: int = Field(default=4266, ge=1, le=65535)
+    embedded_redis_port: int = Field(default=6399, ge=1, le=65535)
+
+    future_tolerance_sec: int = Field(
+        default=300, ge=0, description="How far ahead of the hub's clock `as_of` may be."
+    )
+    max_body_bytes: int = Field(
+        default=16 * 2**20, ge=1024, description="Largest snapshot, also as a line of a batch."
+    )
+
+    prices_path: Path = Field(
+        default=_REPOSITORY / "data" / "sp500_prices.csv.gz",
+        description="Daily prices that give returns to a snapshot which carries none.",
+    )
+    partitions_start: date = Field(
+        default=date(1990, 1, 1), description="First daily partition of the Dagster assets."
+    )
+    risk_window: int = Field(default=500, ge=2, description="Returns a risk number is made from.")
+    risk_min_returns: int = Field(
+        default=250, ge=2, description="With fewer returns a number is unavailable, not guessed."
+    )
+
+    stale_after_sec: int = Field(default=600, ge=1)
+    critical_after_sec: int = Field(default=1800, ge=1)
+    timeless_stages: frozenset[str] = Field(
+        default=frozenset({"backtest"}), description="Stages that are never stale."
+    )
+
+    governor: GovernorSettings = GovernorSettings()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def effective_database_url(self) -> str:
+        """The hub's database as an SQLAlchemy URL."""
+        return self.database_url or f"sqlite:///{self.home.resolve() / 'hub.db'}"
+
+    @property
+    def effective_redis_url(self) -> str:
+        """The Redis that every process uses."""
+        return self.redis_url or f"redis://127.0.0.1:{self.embedded_redis_port}/0"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Where Dagster keeps what it keeps, and reads ``dagster.yaml``."""
+        return self.home.resolve() / "dagster"
+
+    @property
+    def api_url(self) -> str:
+        """Where this machine reaches the API."""
+        return f"http://{self.api_host}:{self.api_port}"
+
+    @property
+    def dagster_url(self) -> str:
+        """Where this machine reaches the Dagster UI."""
+        return f"http://{self.dagster_host}:{self.dagster_port}"
+
+
+def load_settings() -> Settings:
+    """Settings from the environment.
+
+    Raises:
+        SettingsInvalid: naming each environment variable with an impossible value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"RISKHUB_{'__'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise SettingsInvalid(problems) from error

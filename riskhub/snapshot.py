@@ -1,0 +1,470 @@
+"""The snapshot contract (v1): strict JSON in, a validated `Snapshot` with its digest out.
+
+The only place that knows the contract's fields, limits and hash. Pure: time is an argument,
+nothing is read or stored. Each violation names its field.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeGuard
+
+import blake3
+
+from riskhub.errors import ContractViolation, FieldError
+
+Document = dict[str, Any]
+
+DEFAULT_TTL_SEC = 900
+MAX_TTL_SEC = 86_400
+WEIGHT_SUM_TOLERANCE = 1e-3
+MAX_POINTS_PER_SERIES = 200_000
+MAX_POINTS = 1_000_000
+MAX_DEPTH = 32
+DEFAULT_FUTURE_TOLERANCE = timedelta(minutes=5)
+
+REF_FIELDS = ("covariance_ref", "realized_returns_ref", "stress_ref")
+FIELDS = frozenset(
+    {
+        "world_id", "as_of", "version", "weights", "covariance", "realized_returns", "stress",
+        "constraints", "ttl_sec", "provenance", "hash", "created_at", *REF_FIELDS,
+    }
+)  # fmt: skip
+
+_WORLD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_INSTANT = re.compile(
+    r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}([.,]\d+)?)?(Z|[+-]\d{2}(:?\d{2})?)", re.ASCII
+)
+_DIGESTS: Mapping[str, Callable[[bytes], str]] = {
+    "sha256": lambda payload: hashlib.sha256(payload).hexdigest(),
+    "blake3": lambda payload: str(blake3.blake3(payload).hexdigest()),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One validated snapshot of a world, as it will be stored.
+
+    `payload` is what the digest covers (canonical JSON); `body` is what the hub serves for ever:
+    the payload with `hash` and `created_at`. `as_of` and `received_at` are UTC instants.
+    """
+
+    world_id: str
+    version: str
+    as_of: datetime
+    stage: str
+    actor: str
+    ttl_sec: int
+    digest: str
+    payload: bytes
+    body: str
+    received_at: datetime
+
+    @property
+    def expires_at(self) -> datetime:
+        """When latest, list and lookup stop serving it; counted from the hub's receipt."""
+        return self.received_at + timedelta(seconds=self.ttl_sec)
+
+    def same_content(self, stored_digest: str) -> bool:
+        """Whether `stored_digest`, in whichever algorithm, is the digest of this content."""
+        algorithm, _, _ = stored_digest.partition(":")
+        return digest(self.payload, algorithm) == stored_digest
+
+
+def parse_json(raw: bytes) -> Document:
+    """A JSON object from bytes, strictly.
+
+    Raises:
+        ContractViolation: not UTF-8, not JSON, not an object, NaN or Infinity, a number too large
+            for a float, a duplicate key, a lone surrogate, or nesting deeper than 32.
+    """
+    try:
+        document = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
+        )
+    except UnicodeDecodeError as error:
+        raise _violation("body", f"is not UTF-8 (byte {error.start})") from error
+    except RecursionError as error:
+        raise _violation("body", f"is nested deeper than {MAX_DEPTH}") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise _violation("body", f"is not JSON: {error.msg} at {where}") from error
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise _violation("body", "has a number with too many digits") from error
+    if not isinstance(document, dict):
+        raise _violation("body", "must be a JSON object")
+    _refuse_unstorable(document, may_have_surrogates=b"\\u" in raw)
+    return document
+
+
+def validate(
+    document: Document,
+    *,
+    world_id: str | None,
+    actor: str,
+    stage: str,
+    received_at: datetime,
+    future_tolerance: timedelta = DEFAULT_FUTURE_TOLERANCE,
+) -> Snapshot:
+    """Check a parsed document against the contract and normalise it.
+
+    Args:
+        document: as `parse_json` gives it; not changed.
+        world_id: the world of the path; None where the body alone names it (the bulk door).
+        actor: the producer, from ``X-Actor``.
+        stage: such as ``paper`` or ``backtest``, from ``X-Stage``.
+        received_at: the hub's clock, UTC.
+        future_tolerance: how far ahead of `received_at` the snapshot's `as_of` may be.
+
+    Raises:
+        ContractViolation: with every field that breaks a rule.
+    """
+    errors = list(_violations(document, world_id, actor, stage, received_at, future_tolerance))
+    if errors:
+        raise ContractViolation(*errors)
+
+    content: Document = {
+        key: value for key, value in document.items() if key not in ("hash", "created_at")
+    }
+    content["world_id"] = world_id or document["world_id"]
+    content.setdefault("ttl_sec", DEFAULT_TTL_SEC)
+    provenance = content.get("provenance", {}) | {"actor": actor, "stage": stage}
+    content["provenance"] = provenance
+    if "realized_returns" in content:
+        content["realized_returns"] = {
+            series: [float(point) for point in points]
+            for series, points in content["realized_returns"].items()
+        }
+    payload = canonical_json(content)
+
+    offered = document.get("hash")
+    algorithm = offered.partition(":")[0] if offered else "sha256"
+    computed = digest(payload, algorithm)
+    if offered and offered != computed:
+        raise _violation("hash", f"is {offered}, but the body's digest is {computed}")
+
+    if "created_at" in document:
+        # Kept for people; it decides nothing, so a retry with a new clock reading is a retry.
+        content["provenance"] = {"produced_at": document["created_at"], **provenance}
+    stored = content | {"hash": computed, "created_at": format_instant(received_at)}
+    return Snapshot(
+        world_id=content["world_id"],
+        version=content["version"],
+        as_of=parse_instant(content["as_of"]),
+        stage=stage,
+        actor=actor,
+        ttl_sec=content["ttl_sec"],
+        digest=computed,
+        payload=payload,
+        body=canonical_json(stored).decode("ascii"),
+        received_at=received_at,
+    )
+
+
+def canonical_json(content: Document) -> bytes:
+    """The form that digests cover: sorted keys, no spaces, floats as `repr`, ASCII."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def digest(payload: bytes, algorithm: str = "sha256") -> str:
+    """``sha256:<hex>`` or ``blake3:<hex>`` of canonical JSON."""
+    return f"{algorithm}:{_DIGESTS[algorithm](payload)}"
+
+
+def parse_instant(text: str) -> datetime:
+    """ISO 8601 with an offset or ``Z``, as a UTC instant; finer than a microsecond is cut.
+
+    Raises:
+        ValueError: anything else, also a time without an offset or outside years 1 to 9999.
+    """
+    if not _INSTANT.fullmatch(text):
+        raise ValueError("must be ISO 8601 with an offset or Z, such as 2026-01-31T21:00:00Z")
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("lies outside the years 1 to 9999") from error
+
+
+def format_instant(instant: datetime) -> str:
+    """A UTC instant as the hub writes it: ``2026-01-31T21:00:00.000000Z``."""
+    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def covariance_pair(key: str) -> tuple[str, str] | None:
+    """The two symbols of a covariance key ``A,B``; None when it isn't one."""
+    first, comma, second = key.partition(",")
+    return (first, second) if comma and _is_symbol(first) and _is_symbol(second) else None
+
+
+# -- strict JSON ----------------------------------------------------------------------------------
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> Document:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _violation(_shown(twice), "is given twice in one object")
+    return document
+
+
+def _no_constant(name: str) -> None:
+    raise _violation("body", f"holds {name}, which is not a JSON number")
+
+
+def _refuse_unstorable(document: Document, *, may_have_surrogates: bool) -> None:
+    """One pass over the values: finite numbers, bounded depth, text that UTF-8 can carry."""
+    pending: list[tuple[str, Any, int]] = [("", document, 1)]
+    while pending:
+        path, value, depth = pending.pop()
+        if depth > MAX_DEPTH:
+            raise _violation(path, f"is nested deeper than {MAX_DEPTH}")
+        if isinstance(value, dict):
+            if may_have_surrogates:
+                for key in value:
+                    _refuse_surrogates(path or "body", key)
+            pending.extend((_join(path, key), item, depth + 1) for key, item in value.items())
+        elif isinstance(value, list):
+            # Only containers, text and infinities need a second look; a series of returns is
+            # a million floats, so its points are not queued one by one.
+            for index, item in enumerate(value):
+                if isinstance(item, dict | list | str) or item in (math.inf, -math.inf):
+                    pending.append((f"{path}[{index}]", item, depth + 1))
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise _violation(path, "is too large for a number")
+        elif isinstance(value, str) and may_have_surrogates:
+            _refuse_surrogates(path, value)
+
+
+def _refuse_surrogates(path: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _violation(path, "holds a lone surrogate, which is not text") from error
+
+
+# -- the contract, field by field -----------------------------------------------------------------
+
+
+def _violations(
+    document: Document,
+    world_id: str | None,
+    actor: str,
+    stage: str,
+    received_at: datetime,
+    future_tolerance: timedelta,
+) -> Iterator[FieldError]:
+    for key in document.keys() - FIELDS:
+        yield FieldError(_shown(key), "is not a field of the contract")
+    yield from _check_world(document, world_id)
+    if "version" not in document:
+        yield FieldError("version", "is required")
+    elif not _is_label(document["version"]):
+        yield FieldError("version", "must be 1 to 128 printable characters")
+    yield from _check_as_of(document, received_at + future_tolerance)
+    yield from _check_weights(document)
+    if "covariance" in document:
+        yield from _check_covariance(document["covariance"])
+    if "realized_returns" in document:
+        yield from _check_realized_returns(document["realized_returns"])
+    if "stress" in document:
+        yield from _check_stress(document["stress"])
+    if "constraints" in document:
+        yield from _check_constraints(document["constraints"])
+    yield from _check_refs(document)
+    ttl_sec = document.get("ttl_sec", DEFAULT_TTL_SEC)
+    if type(ttl_sec) is not int or not 1 <= ttl_sec <= MAX_TTL_SEC:
+        yield FieldError("ttl_sec", f"must be an integer from 1 to {MAX_TTL_SEC}")
+    yield from _check_provenance(document.get("provenance", {}), actor, stage)
+    if "created_at" in document and not _is_instant(document["created_at"]):
+        yield FieldError("created_at", "must be ISO 8601 with an offset or Z")
+    if "hash" in document and not _is_digest(document["hash"]):
+        yield FieldError("hash", "must be sha256:<64 hex digits> or blake3:<64 hex digits>")
+
+
+def _check_world(document: Document, world_id: str | None) -> Iterator[FieldError]:
+    named = document.get("world_id", world_id)
+    if named is None:
+        yield FieldError("world_id", "is required")
+    elif not isinstance(named, str) or not is_world_id(named):
+        yield FieldError("world_id", "must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")
+    elif world_id is not None and named != world_id:
+        yield FieldError("world_id", f"is {named!r} in the body but {world_id!r} in the path")
+
+
+def _check_as_of(document: Document, latest_allowed: datetime) -> Iterator[FieldError]:
+    text = document.get("as_of")
+    if not isinstance(text, str):
+        yield FieldError("as_of", "is required, as ISO 8601 text with an offset or Z")
+        return
+    try:
+        as_of = parse_instant(text)
+    except ValueError as error:
+        yield FieldError("as_of", str(error))
+        return
+    if as_of > latest_allowed:
+        yield FieldError("as_of", "lies in the future of the hub's clock")
+
+
+def _check_weights(document: Document) -> Iterator[FieldError]:
+    weights = document.get("weights")
+    if not isinstance(weights, dict) or not weights:
+        yield FieldError("weights", "is required: an object of symbol to number")
+        return
+    sound = True
+    for symbol, weight in weights.items():
+        problem = (
+            "is not a symbol (1 to 128 printable characters without a comma)"
+            if not _is_symbol(symbol)
+            else None
+            if _is_number(weight)
+            else "must be a finite number"
+        )
+        if problem:
+            sound = False
+            yield FieldError(_join("weights", symbol), problem)
+    if sound:
+        total = math.fsum(weights.values())
+        if abs(total - 1.0) > WEIGHT_SUM_TOLERANCE:
+            yield FieldError("weights", f"sum to {total:.6g}, not to 1.0 ± {WEIGHT_SUM_TOLERANCE}")
+
+
+def _check_covariance(covariance: Any) -> Iterator[FieldError]:
+    if not isinstance(covariance, dict) or not covariance:
+        yield FieldError("covariance", 'must be an object of "A,B" to number')
+        return
+    listed: dict[str, None] = {}
+    for key, value in covariance.items():
+        pair = covariance_pair(key)
+        if pair is None:
+            yield FieldError(_join("covariance", key), "is not a pair of symbols A,B")
+            continue
+        listed |= dict.fromkeys(pair)
+        mirrored = covariance.get(f"{pair[1]},{pair[0]}", value)
+        if not _is_number(value):
+            yield FieldError(_join("covariance", key), "must be a finite number")
+        elif pair[0] == pair[1] and value < 0:
+            yield FieldError(_join("covariance", key), "is a variance and must not be negative")
+        elif _is_number(mirrored) and not math.isclose(value, mirrored, rel_tol=1e-9):
+            yield FieldError(_join("covariance", key), "differs from its mirror: not symmetric")
+    for symbol in listed:
+        if f"{symbol},{symbol}" not in covariance:
+            yield FieldError(f"covariance.{symbol},{symbol}", "is missing: no variance of it")
+
+
+def _check_realized_returns(realized: Any) -> Iterator[FieldError]:
+    if not isinstance(realized, dict) or not realized:
+        yield FieldError("realized_returns", "must be an object of series to a list of numbers")
+        return
+    total = 0
+    for series, points in realized.items():
+        path = _join("realized_returns", series)
+        if not _is_label(series):
+            yield FieldError(path, "is not a name (1 to 128 printable characters)")
+        if not isinstance(points, list) or not points:
+            yield FieldError(path, "must be a list of numbers, oldest first")
+            continue
+        total += len(points)
+        if len(points) > MAX_POINTS_PER_SERIES:
+            yield FieldError(path, f"has more than {MAX_POINTS_PER_SERIES} points")
+        for index, point in enumerate(points):
+            if not _is_number(point):
+                yield FieldError(f"{path}[{index}]", "must be a finite number")
+                break
+    if total > MAX_POINTS:
+        yield FieldError("realized_returns", f"has more than {MAX_POINTS} points in all")
+
+
+def _check_stress(stress: Any) -> Iterator[FieldError]:
+    if not isinstance(stress, dict):
+        yield FieldError("stress", "must be an object of scenario to measures")
+        return
+    for scenario, measures in stress.items():
+        if not isinstance(measures, dict):
+            yield FieldError(_join("stress", scenario), "must be an object of measure to number")
+            continue
+        for measure, value in measures.items():
+            if not _is_number(value):
+                path = _join(_join("stress", scenario), measure)
+                yield FieldError(path, "must be a finite number")
+
+
+def _check_constraints(constraints: Any) -> Iterator[FieldError]:
+    if not isinstance(constraints, dict):
+        yield FieldError("constraints", "must be an object")
+        return
+    if not constraints.keys() & {"candidate_id", "candidate_weight"}:
+        return
+    if not _is_label(constraints.get("candidate_id")):
+        yield FieldError("constraints.candidate_id", "must be 1 to 128 printable characters")
+    weight = constraints.get("candidate_weight")
+    if not _is_number(weight) or not 0 < weight <= 1:
+        yield FieldError("constraints.candidate_weight", "must be a number in (0, 1]")
+
+
+def _check_refs(document: Document) -> Iterator[FieldError]:
+    for field in REF_FIELDS:
+        if field in document:
+            yield FieldError(field, "is refused: no blob store is configured; send it inline")
+
+
+def _check_provenance(provenance: Any, actor: str, stage: str) -> Iterator[FieldError]:
+    if not isinstance(provenance, dict):
+        yield FieldError("provenance", "must be an object")
+        return
+    for name, header, value in (("actor", "X-Actor", actor), ("stage", "X-Stage", stage)):
+        if not _is_label(value):
+            yield FieldError(header, "must be 1 to 128 printable characters")
+        if provenance.get(name, value) != value:
+            yield FieldError(f"provenance.{name}", f"differs from the header {header}")
+
+
+def is_world_id(text: str) -> bool:
+    """Whether `text` can name a world."""
+    return _WORLD_ID.fullmatch(text) is not None
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= 128 and value.isprintable()
+
+
+def _is_symbol(value: Any) -> bool:
+    return _is_label(value) and "," not in value
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    if type(value) is float:
+        return math.isfinite(value)
+    # An integer beyond the floats' range would become infinite in the first sum it enters.
+    return type(value) is int and -(2**1023) < value < 2**1023
+
+
+def _is_instant(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(parse_instant(value))
+    except ValueError:
+        return False
+
+
+def _is_digest(value: Any) -> bool:
+    return (
+        isinstance(value, str) and re.fullmatch(r"(sha256|blake3):[0-9a-f]{64}", value) is not None
+    )
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{_shown(key)}" if path else _shown(key)
+
+
+def _shown(key: str) -> str:
+    """A producer's key as an error may repeat it: short and printable."""
+    text = key if key.isprintable() else ascii(key)
+    return text if len(text) <= 64 else f"{text[:61]}..."
+
+
+def _violation(field: str, message: str) -> ContractViolation:
+    return ContractViolation(FieldError(field, message))

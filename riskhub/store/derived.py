@@ -1,0 +1,303 @@
+"""The tables that are made from landings: replaced a day at a time, never half a day.
+
+Each write names the days it covers and is one transaction: what those days held is deleted, what
+they hold now is inserted, and a lock on the day keeps a second writer of it waiting. So a killed
+run leaves whole days, and running a day twice gives the same rows.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from riskhub.store.engine import reading, writing
+from riskhub.store.tables import (
+    risk_metrics,
+    risk_tails,
+    snapshot_weights,
+    snapshots,
+    symbol_budgets,
+    validated_snapshots,
+)
+
+_DAY_LOCK = 0x646179
+
+Row = Mapping[str, Any]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An accepted snapshot with all that a risk number needs of it."""
+
+    position: int
+    day: date
+    world_id: str
+    version: str
+    as_of: datetime
+    stage: str
+    digest: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class PendingDay:
+    """A UTC day of `as_of` with landings that are not computed yet, and how many."""
+
+    day: date
+    count: int
+    first_position: int
+    newest_receipt: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What is not computed yet, by day, as of a landing position `head`."""
+
+    head: int
+    days: tuple[PendingDay, ...]
+
+    @property
+    def done_up_to(self) -> int:
+        """Everything that landed up to this position is computed."""
+        firsts = [day.first_position - 1 for day in self.days]
+        return min([self.head, *firsts])
+
+
+class DerivedStore:
+    """The derived tables of one database; each call is one transaction."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+
+    def write_days(
+        self,
+        tables: Mapping[str, Sequence[Row]],
+        days: Sequence[date],
+        *,
+        replace: bool,
+    ) -> None:
+        """Write the rows of some days to tables (by name) in one transaction.
+
+        Args:
+            days: every day that a row belongs to.
+            replace: delete what the days hold first; otherwise only rows of the same landings are
+                replaced, which is how a run adds what landed since the last one.
+        """
+        with writing(self.engine) as connection:
+            _lock_days(connection, days)
+            for name, rows in tables.items():
+                table = snapshots.metadata.tables[name]
+                if replace:
+                    connection.execute(sa.delete(table).where(table.c.day.in_(days)))
+                else:
+                    positions = sorted({row["position"] for row in rows})
+                    for chunk in _chunks(positions, 500):
+                        connection.execute(sa.delete(table).where(table.c.position.in_(chunk)))
+                for rows_chunk in _chunks(rows, 5_000):
+                    connection.execute(sa.insert(table), list(rows_chunk))
+
+    def accepted_on(
+        self,
+        first: date,
+        last: date,
+        *,
+        missing_from: str | None = None,
+    ) -> list[Accepted]:
+        """Accepted snapshots of the days `first` to `last`, in landing order.
+
+        Args:
+            missing_from: only those that have no row in this table yet.
+        """
+        with reading(self.engine) as connection:
+            query = (
+                sa.select(
+                    validated_snapshots.c.position,
+                    validated_snapshots.c.day,
+                    validated_snapshots.c.world_id,
+                    validated_snapshots.c.version,
+                    validated_snapshots.c.as_of,
+                    validated_snapshots.c.stage,
+                    validated_snapshots.c.digest,
+                    snapshots.c.body,
+                )
+                .join(snapshots, snapshots.c.position == validated_snapshots.c.position)
+                .where(validated_snapshots.c.day.between(first, last))
+                .where(validated_snapshots.c.accepted)
+                .order_by(validated_snapshots.c.position)
+            )
+            if missing_from is not None:
+                table = snapshots.metadata.tables[missing_from]
+                query = query.where(
+                    ~sa.exists().where(table.c.position == validated_snapshots.c.position)
+                )
+            return [Accepted(*row) for row in connection.execute(query)]
+
+    def weights_of(self, first: date, last: date) -> dict[int, dict[str, float]]:
+        """Weights by landing position, of the days `first` to `last`."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(
+                sa.select(
+                    snapshot_weights.c.position,
+                    snapshot_weights.c.symbol,
+                    snapshot_weights.c.weight,
+                )
+                .where(snapshot_weights.c.day.between(first, last))
+                .order_by(snapshot_weights.c.position, snapshot_weights.c.symbol)
+            )
+            weights: dict[int, dict[str, float]] = {}
+            for position, symbol, weight in rows:
+                weights.setdefault(position, {})[symbol] = weight
+            return weights
+
+    def verdicts_on(self, first: date, last: date) -> list[Row]:
+        """Every validated snapshot of the days, with its verdict and reasons."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(
+                sa.select(validated_snapshots)
+                .where(validated_snapshots.c.day.between(first, last))
+                .order_by(validated_snapshots.c.position)
+            )
+            return [dict(row._mapping) for row in rows]
+
+    def metrics_on(self, first: date, last: date) -> list[Row]:
+        """Risk metrics of the days (one row per snapshot), without their tails."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(
+                sa.select(risk_metrics)
+                .where(risk_metrics.c.day.between(first, last))
+                .order_by(risk_metrics.c.position)
+            )
+            return [dict(row._mapping) for row in rows]
+
+    def tails_on(self, first: date, last: date) -> list[Row]:
+        """VaR and ES of the days, a row per snapshot, method and level."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(
+                sa.select(risk_tails)
+                .where(risk_tails.c.day.between(first, last))
+                .order_by(risk_tails.c.position, risk_tails.c.method, risk_tails.c.level)
+            )
+            return [dict(row._mapping) for row in rows]
+
+    def tail_history(self, world_id: str, *, stage: str, method: str, level: str) -> list[Row]:
+        """A world's VaR and ES by `as_of`, oldest first, each with its day and landing position."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(
+                sa.select(
+                    risk_metrics.c.position,
+                    risk_metrics.c.day,
+                    risk_metrics.c.as_of,
+                    risk_tails.c.var,
+                    risk_tails.c.es,
+                )
+                .join(risk_tails, risk_tails.c.position == risk_metrics.c.position)
+                .where(risk_metrics.c.world_id == world_id, risk_metrics.c.stage == stage)
+                .where(risk_tails.c.method == method, risk_tails.c.level == level)
+                .order_by(risk_metrics.c.as_of, risk_metrics.c.position)
+            )
+            return [dict(row._mapping) for row in rows]
+
+    def weights_history(self, world_id: str, *, stage: str) -> dict[int, dict[str, float]]:
+        """A world's weights by landing position."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(
+                sa.select(
+                    snapshot_weights.c.position,
+                    snapshot_weights.c.symbol,
+                    snapshot_weights.c.weight,
+                )
+                .join(
+                    validated_snapshots,
+                    validated_snapshots.c.position == snapshot_weights.c.position,
+                )
+                .where(
+                    snapshot_weights.c.world_id == world_id, validated_snapshots.c.stage == stage
+                )
+            )
+            weights: dict[int, dict[str, float]] = {}
+            for position, symbol, weight in rows:
+                weights.setdefault(position, {})[symbol] = weight
+            return weights
+
+    def pending_days(self, *, after: int = 0, stage: str | None = None) -> Pending:
+        """What landed after a position and has no verdict, or is accepted and has no metrics.
+
+        Args:
+            after: landings up to this position are known to be done.
+            stage: only landings of this stage.
+        """
+        # The head is read before the rest: a row that lands in between is then pending, or waits
+        # for the next look, but can't be taken for done.
+        with reading(self.engine) as connection:
+            head = connection.execute(sa.select(sa.func.max(snapshots.c.position))).scalar() or 0
+            day = _day_of(connection, snapshots.c.as_of)
+            query = (
+                sa.select(
+                    day,
+                    sa.func.count(),
+                    sa.func.min(snapshots.c.position),
+                    sa.func.max(snapshots.c.received_at),
+                )
+                .outerjoin(
+                    validated_snapshots, validated_snapshots.c.position == snapshots.c.position
+                )
+                .outerjoin(risk_metrics, risk_metrics.c.position == snapshots.c.position)
+                .where(snapshots.c.position > after)
+                .where(
+                    sa.or_(
+                        validated_snapshots.c.position.is_(None),
+                        sa.and_(validated_snapshots.c.accepted, risk_metrics.c.position.is_(None)),
+                    )
+                )
+                .group_by(day)
+                .order_by(day)
+            )
+            if stage is not None:
+                query = query.where(snapshots.c.stage == stage)
+            days = [
+                PendingDay(_as_date(day), count, first_position, newest_receipt)
+                for day, count, first_position, newest_receipt in connection.execute(query)
+            ]
+            return Pending(head, tuple(days))
+
+    def add_budgets(self, rows: Sequence[Row]) -> None:
+        """Add one cycle's budgets to the history."""
+        with writing(self.engine) as connection:
+            if rows:
+                connection.execute(sa.insert(symbol_budgets), list(rows))
+
+    def newest_budgets(self) -> list[Row]:
+        """The budgets of the newest cycle, by symbol."""
+        with reading(self.engine) as connection:
+            newest = sa.select(sa.func.max(symbol_budgets.c.computed_at)).scalar_subquery()
+            rows = connection.execute(
+                sa.select(symbol_budgets)
+                .where(symbol_budgets.c.computed_at == newest)
+                .order_by(symbol_budgets.c.symbol)
+            )
+            return [dict(row._mapping) for row in rows]
+
+
+def _day_of(connection: sa.Connection, instant: sa.Column[datetime]) -> sa.ColumnElement[Any]:
+    """The UTC day of an instant, as the database groups by it; see `_as_date`."""
+    if connection.dialect.name == "postgresql":
+        return sa.cast(sa.func.timezone("UTC", instant), sa.Date)
+    return sa.type_coerce(instant, sa.BigInteger) // 86_400_000_000
+
+
+def _as_date(day: date | int) -> date:
+    return day if isinstance(day, date) else date(1970, 1, 1) + timedelta(days=day)
+
+
+def _lock_days(connection: sa.Connection, days: Iterable[date]) -> None:
+    """Wait for other writers of these days. In SQLite the transaction is the lock already."""
+    if connection.dialect.name == "postgresql":
+        for day in sorted(days):  # one order for everybody, so two writers can't deadlock
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_DAY_LOCK, day.toordinal())))
+
+
+def _chunks(items: Sequence[_T], size: int) -> Iterable[Sequence[_T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,100 @@
+"""How the database is reached: one engine per process, the same promises from both databases.
+
+A transaction that writes says so before it begins. In SQLite it then takes the write lock at once
+(``BEGIN IMMEDIATE``), so two writers wait for each other instead of failing half way.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from riskhub.errors import StoreNotMigrated, StoreUnavailable
+
+SQLITE_BUSY_TIMEOUT_SEC = 30
+_WRITES = "riskhub_writes"
+
+
+def create_engine(url: str) -> sa.Engine:
+    """An engine for ``sqlite:///path`` or ``postgresql+psycopg://...``; opens no connection.
+
+    A plain ``postgresql://`` is taken as psycopg 3.
+    """
+    parsed = sa.make_url(url)
+    if parsed.drivername in ("postgres", "postgresql"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(parsed, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SEC})
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    # pre_ping: a restarted Postgres costs a retry inside the pool, not an error to a producer.
+    # A transaction that its client forgot would hold the landing lock: the server ends it.
+    return sa.create_engine(
+        parsed,
+        pool_pre_ping=True,
+        pool_size=8,
+        max_overflow=8,
+        pool_timeout=10,
+        connect_args={
+            "connect_timeout": 5,
+            "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=30s",
+        },
+    )
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A consistent view of the database."""
+    with _named_failures(), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction that writes: commits at the end, leaves nothing behind on an error."""
+    with (
+        _named_failures(),
+        engine.connect().execution_options(**{_WRITES: True}) as connection,
+        connection.begin(),
+    ):
+        yield connection
+
+
+@contextmanager
+def _named_failures() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeout as error:
+        raise StoreUnavailable("every database connection is busy") from error
+    except (OperationalError, InterfaceError) as error:
+        reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+        if "no such table" in reason:
+            raise StoreNotMigrated(f"{reason}: run `riskhub migrate`") from error
+        raise StoreUnavailable(f"the database can't be used now: {reason}") from error
+    except DBAPIError as error:
+        if type(error.orig).__name__ == "UndefinedTable":
+            raise StoreNotMigrated("the tables are missing: run `riskhub migrate`") from error
+        raise
+
+
+def _configure_sqlite(dbapi_connection: Any, _record: Any) -> None:
+    # Transactions are begun by us (`_begin_sqlite`), not by the driver at the first write.
+    dbapi_connection.isolation_level = None
+    cursor = dbapi_connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers never wait for the writer
+    cursor.execute("PRAGMA synchronous=FULL")  # a 2xx is on the disk
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    immediate = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -1,0 +1,33 @@
+"""`Store`: the hub's database as the rest of riskhub knows it."""
+
+import sqlalchemy as sa
+
+from riskhub.store.derived import DerivedStore
+from riskhub.store.engine import create_engine, reading
+from riskhub.store.landing import LandingStore
+from riskhub.store.schema import check_migrated
+
+
+class Store(LandingStore, DerivedStore):
+    """The hub's database. Every call may raise `StoreUnavailable`, which is safe to try again."""
+
+    def ping(self) -> None:
+        """Ask the database for a sign of life."""
+        with reading(self.engine) as connection:
+            connection.execute(sa.select(1))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+
+def open_store(url: str) -> Store:
+    """A store on a database that is migrated.
+
+    Raises:
+        StoreUnavailable: it can't be reached.
+        StoreNotMigrated: it has another schema.
+    """
+    store = Store(create_engine(url))
+    check_migrated(store.engine)
+    return store

@@ -1,0 +1,1 @@
+"""The Dagster edge: decides when things are computed and shows how they came about."""

@@ -1,0 +1,49 @@
+"""What assets, checks and sensors reach the outside world by."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+import redis
+from pydantic import PrivateAttr
+
+from riskhub import bootstrap
+from riskhub.prices import PricePanel
+from riskhub.settings import Settings, load_settings
+from riskhub.store import Store
+
+
+class RiskHub(dg.ConfigurableResource["RiskHub"]):
+    """The hub's store, its Redis and its prices, as the environment's settings choose them."""
+
+    _settings: Settings = PrivateAttr()
+    _store: Store = PrivateAttr()
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RiskHub"]:  # noqa: ARG002 - Dagster's
+        """Open the store for one run or tick, and give its connections back after it."""
+        self._settings = load_settings()
+        self._store = bootstrap.store(self._settings)
+        try:
+            yield self
+        finally:
+            self._store.close()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this process."""
+        return self._settings
+
+    @property
+    def store(self) -> Store:
+        """The hub's database."""
+        return self._store
+
+    @property
+    def panel(self) -> PricePanel:
+        """The price panel; read when a snapshot needs it."""
+        return bootstrap.price_panel(self._settings.prices_path)
+
+    def redis(self) -> redis.Redis:
+        """A Redis client; close it after use."""
+        return bootstrap.redis_client(self._settings)

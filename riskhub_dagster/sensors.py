@@ -1,0 +1,179 @@
+"""What runs because something happened: landings are computed, and freshness is told.
+
+The landing sensor is level-triggered: each tick asks the store what is not computed yet, so a tick
+that is lost, a run that failed or a backfill in between needs no bookkeeping. Its cursor only says
+up to which landing position everything is known to be done, which keeps the question cheap.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
+from riskhub.store.derived import PendingDay
+from riskhub_dagster.assets.daily import ONLY_NEW_TAG
+from riskhub_dagster.checks.freshness import LANDED, assess_now, evaluation
+from riskhub_dagster.metadata import table
+from riskhub_dagster.partitions import daily_partitions, stretches
+from riskhub_dagster.resources import RiskHub
+
+VALIDATED = dg.AssetKey("validated_snapshots")
+PARTITION_TAG = "dagster/partition"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+STRETCH_TAG = "riskhub/days"
+
+# One for today's landings and one for history, so that neither waits for the other.
+RUNS_PER_TICK = 2
+# History that is still arriving is a bulk load: let it settle and compute it as few ranges.
+HISTORY_SETTLES_AFTER = timedelta(seconds=60)
+RETRY_BASE = timedelta(seconds=30)
+RETRY_CAP = timedelta(hours=1)
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+landing_job = dg.define_asset_job(
+    "compute_landed",
+    selection=["validated_snapshots", "snapshot_weights", "risk_metrics"],
+    partitions_def=daily_partitions(),
+    description="From what landed on a day to its risk numbers.",
+)
+
+
+@dg.sensor(
+    job=landing_job,
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Computes what landed and is not computed yet, one run for the days it is about.",
+)
+def landing_sensor(
+    context: dg.SensorEvaluationContext, hub: RiskHub
+) -> dg.SensorResult | dg.SkipReason:
+    """Request runs for the days with landings that have no risk numbers yet."""
+    cursor = json.loads(context.cursor) if context.cursor else {"done": 0, "seen": 0}
+    pending = hub.store.pending_days(after=cursor["done"])
+    new_cursor = json.dumps({"done": pending.done_up_to, "seen": pending.head})
+    observed = _observation(cursor["seen"], pending.head, pending.days)
+    now = datetime.now(UTC)
+
+    runs = context.instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED))
+    busy = days_of_runs(runs) | _days_of_backfills(context)
+    ready = [
+        day.day
+        for day in pending.days
+        if _is_live(day.day, now) or now - day.newest_receipt >= HISTORY_SETTLES_AFTER
+    ]
+    newest_first = reversed(stretches(ready, avoid=frozenset(busy)))
+    chosen = [
+        stretch for stretch in newest_first if not _backs_off(context.instance, stretch, now)
+    ][:RUNS_PER_TICK]
+    if not chosen:
+        waiting = sum(day.count for day in pending.days)
+        reason = f"{waiting} landings wait for a run or for more" if waiting else "nothing new"
+        return dg.SensorResult(skip_reason=reason, cursor=new_cursor, asset_events=observed)
+    return dg.SensorResult(
+        run_requests=[_run_request(*stretch) for stretch in chosen],
+        cursor=new_cursor,
+        asset_events=observed,
+    )
+
+
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Tells each world's freshness as an asset check, without a run, when it changes.",
+)
+def freshness_sensor(context: dg.SensorEvaluationContext, hub: RiskHub) -> dg.SensorResult:
+    """Evaluate `worlds_are_fresh` when a world changed its state."""
+    worlds = assess_now(hub.store, hub.settings)
+    states = json.dumps({f"{world.world_id}/{world.stage}": world.state for world in worlds})
+    if states == context.cursor:
+        return dg.SensorResult(skip_reason="no world changed its state")
+    return dg.SensorResult(asset_events=[evaluation(worlds)], cursor=states)
+
+
+def days_of_runs(runs: Iterable[dg.DagsterRun]) -> set[date]:
+    """The days that runs write, by their partition tags."""
+    days: set[date] = set()
+    for run in runs:
+        single = run.tags.get(PARTITION_TAG)
+        first, last = run.tags.get(RANGE_START_TAG, single), run.tags.get(RANGE_END_TAG, single)
+        if first and last:
+            start, end = date.fromisoformat(first), date.fromisoformat(last)
+            days.update(start + timedelta(days=n) for n in range((end - start).days + 1))
+    return days
+
+
+def _days_of_backfills(context: dg.SensorEvaluationContext) -> set[date]:
+    """The days that requested backfills are about to write: their runs may not exist yet."""
+    repository = context.repository_def
+    if repository is None:
+        return set()
+    graph = repository.asset_graph
+    days: set[date] = set()
+    requested = BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])
+    for backfill in context.instance.get_backfills(filters=requested):
+        if not backfill.is_asset_backfill or VALIDATED not in (backfill.asset_selection or ()):
+            continue
+        target = backfill.get_asset_backfill_data(graph).target_subset
+        subset = target.get_partitions_subset(VALIDATED)
+        days.update(date.fromisoformat(key) for key in subset.get_partition_keys())
+    return days
+
+
+def _is_live(day: date, now: datetime) -> bool:
+    return day >= now.date() - timedelta(days=1)
+
+
+def _backs_off(instance: dg.DagsterInstance, stretch: tuple[date, date], now: datetime) -> bool:
+    """Whether the last runs of these days failed so recently that the next one should wait."""
+    records = instance.get_run_records(
+        filters=dg.RunsFilter(tags={STRETCH_TAG: _name(*stretch)}), limit=8
+    )
+    failures = 0
+    for record in records:
+        if record.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
+            break
+        failures += 1
+    if not failures:
+        return False
+    delay = min(RETRY_BASE * 2 ** (failures - 1), RETRY_CAP)
+    ended: float = records[0].end_time or 0.0
+    return now.timestamp() < ended + delay.total_seconds()
+
+
+def _run_request(first: date, last: date) -> dg.RunRequest:
+    tags = {ONLY_NEW_TAG: "true", STRETCH_TAG: _name(first, last)}
+    if first == last:
+        return dg.RunRequest(partition_key=first.isoformat(), tags=tags)
+    ends = {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()}
+    return dg.RunRequest(tags=tags | ends)
+
+
+def _name(first: date, last: date) -> str:
+    return first.isoformat() if first == last else f"{first}..{last}"
+
+
+def _observation(seen: int, head: int, days: Sequence[PendingDay]) -> list[dg.AssetObservation]:
+    """What landed since the last tick, on the external asset's page."""
+    if head == seen:
+        return []
+    rows = [{"day": day.day, "waiting": day.count} for day in reversed(days)]
+    return [
+        dg.AssetObservation(
+            LANDED,
+            metadata={
+                "position": head,
+                "landed_since_last_tick": head - seen,
+                "waiting": table(rows, ["day", "waiting"]),
+            },
+        )
+    ]
