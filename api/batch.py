@@ -62,11 +62,13 @@ async def post_batch(
     spool = tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY_BYTES)  # noqa: SIM115 - outlives us
     try:
         batch: list[tuple[int, bytes | _TooLong]] = []
-        async for numbered in _lines(request, settings.max_body_bytes):
-            batch.append(numbered)
-            if len(batch) == LINES_PER_TRANSACTION:
+        held = 0
+        async for number, line in _lines(request, settings.max_body_bytes):
+            batch.append((number, line))
+            held += len(line) if isinstance(line, bytes) else 0
+            if len(batch) == LINES_PER_TRANSACTION or held >= settings.max_body_bytes:
                 await asyncio.to_thread(_land_lines, hub, producer, batch, spool)
-                batch = []
+                batch, held = [], 0
         await asyncio.to_thread(_land_lines, hub, producer, batch, spool)
     except BaseException:
         spool.close()
@@ -76,22 +78,25 @@ async def post_batch(
 
 async def _lines(request: Request, limit: int) -> AsyncIterator[tuple[int, bytes | _TooLong]]:
     """The request's non-empty lines with their numbers, never holding more than `limit` bytes."""
-    number, held, skipping = 1, b"", False
+    number, held, skipping = 1, bytearray(), False
     async for chunk in request.stream():
-        *complete, rest = (held + chunk).split(b"\n")
-        for line in complete:
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            line = bytes(held + end)
             if skipping or len(line) > limit:
                 yield number, _TooLong()
             elif line.strip():
                 yield number, line
-            skipping = False
+            held, skipping = bytearray(), False
             number += 1
-        skipping = skipping or len(rest) > limit
-        held = b"" if skipping else rest
+        if not skipping:
+            held += rest
+        if len(held) > limit:
+            held, skipping = bytearray(), True
     if skipping:
         yield number, _TooLong()
     elif held.strip():
-        yield number, held
+        yield number, bytes(held)
 
 
 def _land_lines(

@@ -39,7 +39,10 @@ def authorize(
     if settings.token is None:
         return
     offered = credentials.credentials if credentials else ""
-    if not hmac.compare_digest(offered.encode(), settings.token.get_secret_value().encode()):
+    # Header text is Latin-1 of what was sent; back to those bytes, so that any token can match.
+    if not hmac.compare_digest(
+        offered.encode("latin-1"), settings.token.get_secret_value().encode()
+    ):
         raise ApiError(HTTPStatus.UNAUTHORIZED, "the bearer token is missing or wrong")
 
 
@@ -68,7 +71,7 @@ class Producer:
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body, refused with 413 before more than `limit` bytes are held."""
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
     body = bytearray()
     async for chunk in request.stream():

@@ -22,6 +22,9 @@ WorldId = Annotated[
         description="The world: 1 to 128 characters of A-Z a-z 0-9 . _ : -",
     ),
 ]
+# No control characters: no label has one, and Postgres refuses NUL in any text.
+_LABEL = Query(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")
+Label = Annotated[str | None, _LABEL]
 IncludeExpired = Annotated[bool, Query(description="Also those whose ttl_sec has run out.")]
 TheHub = Annotated[Hub, Depends(hub_of)]
 
@@ -114,8 +117,8 @@ async def post_snapshot(
 def get_latest(
     world_id: WorldId,
     hub: TheHub,
-    stage: str | None = None,
-    actor: str | None = None,
+    stage: Label = None,
+    actor: Label = None,
     include_expired: IncludeExpired = False,
 ) -> Response:
     """The greatest `as_of` among unexpired snapshots, whatever order they arrived in."""
@@ -134,8 +137,8 @@ def list_snapshots(
     cursor: Annotated[str | None, Query(description="From the next link of the page before.")] = (
         None
     ),
-    stage: str | None = None,
-    actor: str | None = None,
+    stage: Label = None,
+    actor: Label = None,
     include_expired: IncludeExpired = False,
 ) -> Response:
     """A page of snapshots; the ``Link`` header with ``rel="next"`` leads to the next one."""
@@ -157,7 +160,7 @@ def list_snapshots(
 def lookup(
     world_id: WorldId,
     hub: TheHub,
-    version: str | None = None,
+    version: Label = None,
     as_of: Annotated[
         str | None, Query(description="ISO 8601 with an offset or Z; at or before it.")
     ] = None,

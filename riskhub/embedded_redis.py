@@ -137,6 +137,7 @@ class _Session(AsyncFakeSocket):
         self._process_command(command)
 
     async def end(self) -> None:
+        await asyncio.sleep(0)  # a command that blocked just now begins to wait, and can be stopped
         if self._blocked_in is not None:
             self._blocked_in.cancel()
             await asyncio.wait([self._blocked_in])

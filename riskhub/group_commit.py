@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from riskhub.errors import StoreUnavailable
 from riskhub.snapshot import Snapshot
 from riskhub.store import Landing
 
@@ -53,13 +52,10 @@ class GroupCommit:
                     landings = await loop.run_in_executor(
                         self._thread, self._land, [snapshot for snapshot, _ in group]
                     )
-                except BaseException as error:
-                    # Each producer hears of it; none is left waiting for an answer.
+                except Exception as error:  # noqa: BLE001 - told to each producer, the next go on
                     for _, answer in group:
                         if not answer.done():
                             answer.set_exception(error)
-                    if not isinstance(error, StoreUnavailable):
-                        raise
                     continue
                 for (_, answer), landing in zip(group, landings, strict=True):
                     if not answer.done():  # its client may have gone meanwhile

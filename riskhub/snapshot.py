@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard
@@ -35,6 +35,8 @@ FIELDS = frozenset(
     }
 )  # fmt: skip
 
+# Half the floats' range. Beyond it an integer would become infinite in the first sum it enters.
+_TOO_LARGE = 2.0**1023
 _WORLD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _INSTANT = re.compile(
     r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}([.,]\d+)?)?(Z|[+-]\d{2}(:?\d{2})?)", re.ASCII
@@ -218,26 +220,26 @@ def _no_constant(name: str) -> None:
 
 def _refuse_unstorable(document: Document, *, may_have_surrogates: bool) -> None:
     """One pass over the values: finite numbers, bounded depth, text that UTF-8 can carry."""
-    pending: list[tuple[str, Any, int]] = [("", document, 1)]
+    # Only containers are queued: a series of returns is a million floats.
+    pending: list[tuple[str, Document | list[Any], int]] = [("", document, 1)]
     while pending:
-        path, value, depth = pending.pop()
+        path, container, depth = pending.pop()
         if depth > MAX_DEPTH:
             raise _violation(path, f"is nested deeper than {MAX_DEPTH}")
-        if isinstance(value, dict):
-            if may_have_surrogates:
-                for key in value:
-                    _refuse_surrogates(path or "body", key)
-            pending.extend((_join(path, key), item, depth + 1) for key, item in value.items())
-        elif isinstance(value, list):
-            # Only containers, text and infinities need a second look; a series of returns is
-            # a million floats, so its points are not queued one by one.
-            for index, item in enumerate(value):
-                if isinstance(item, dict | list | str) or item in (math.inf, -math.inf):
-                    pending.append((f"{path}[{index}]", item, depth + 1))
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise _violation(path, "is too large for a number")
-        elif isinstance(value, str) and may_have_surrogates:
-            _refuse_surrogates(path, value)
+        if may_have_surrogates and isinstance(container, dict):
+            for key in container:
+                _refuse_surrogates(path or "body", key)
+        items: Iterable[tuple[str | int, Any]] = (
+            container.items() if isinstance(container, dict) else enumerate(container)
+        )
+        for place, item in items:
+            if isinstance(item, float | int):
+                if not -_TOO_LARGE < item < _TOO_LARGE:
+                    raise _violation(_join(path, place), "is too large for a number")
+            elif isinstance(item, dict | list):
+                pending.append((_join(path, place), item, depth + 1))
+            elif isinstance(item, str) and may_have_surrogates:
+                _refuse_surrogates(_join(path, place), item)
 
 
 def _refuse_surrogates(path: str, text: str) -> None:
@@ -328,8 +330,13 @@ def _check_weights(document: Document) -> Iterator[FieldError]:
             sound = False
             yield FieldError(_join("weights", symbol), problem)
     if sound:
-        total = math.fsum(weights.values())
-        if abs(total - 1.0) > WEIGHT_SUM_TOLERANCE:
+        try:
+            # With the gross sum in range no exposure computed from these weights overflows.
+            in_range = math.fsum(map(abs, weights.values())) < _TOO_LARGE
+        except OverflowError:
+            in_range = False
+        total = math.fsum(weights.values()) if in_range else math.inf
+        if not 1 - WEIGHT_SUM_TOLERANCE <= total <= 1 + WEIGHT_SUM_TOLERANCE:
             yield FieldError("weights", f"sum to {total:.6g}, not to 1.0 ± {WEIGHT_SUM_TOLERANCE}")
 
 
@@ -437,10 +444,7 @@ def _is_symbol(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    if type(value) is float:
-        return math.isfinite(value)
-    # An integer beyond the floats' range would become infinite in the first sum it enters.
-    return type(value) is int and -(2**1023) < value < 2**1023
+    return type(value) in (float, int) and -_TOO_LARGE < value < _TOO_LARGE
 
 
 def _is_instant(value: Any) -> bool:
@@ -456,7 +460,9 @@ def _is_digest(value: Any) -> bool:
     )
 
 
-def _join(path: str, key: str) -> str:
+def _join(path: str, key: str | int) -> str:
+    if isinstance(key, int):
+        return f"{path}[{key}]"
     return f"{path}.{_shown(key)}" if path else _shown(key)
 
 

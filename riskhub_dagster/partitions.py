@@ -3,9 +3,8 @@
 Worlds are rows, not partitions: a day of a thousand worlds is one partition.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, timedelta
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from datetime import date
 
 import dagster as dg
 
@@ -33,18 +32,3 @@ def in_chunks(days: Sequence[date]) -> Iterator[Sequence[date]]:
     """
     for start in range(0, len(days), _DAYS_PER_WRITE):
         yield days[start : start + _DAYS_PER_WRITE]
-
-
-def stretches(days: Iterable[date], *, avoid: frozenset[date]) -> list[tuple[date, date]]:
-    """Days as few ranges, oldest first: a weekend in between joins, a day to avoid divides."""
-    ordered = sorted(set(days) - avoid)
-    if not ordered:
-        return []
-    ranges = [(ordered[0], ordered[0])]
-    for before, day in pairwise(ordered):
-        between = (before + timedelta(days=n) for n in range(1, (day - before).days))
-        if day - before <= timedelta(days=4) and avoid.isdisjoint(between):
-            ranges[-1] = (ranges[-1][0], day)
-        else:
-            ranges.append((day, day))
-    return ranges

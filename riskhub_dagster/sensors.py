@@ -12,11 +12,11 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
+from riskhub.days import each_day, stretches
 from riskhub.store.derived import PendingDay
 from riskhub_dagster.assets.daily import ONLY_NEW_TAG
 from riskhub_dagster.checks.freshness import LANDED, assess_now, evaluation
 from riskhub_dagster.metadata import table
-from riskhub_dagster.partitions import daily_partitions, stretches
 from riskhub_dagster.resources import RiskHub
 
 VALIDATED = dg.AssetKey("validated_snapshots")
@@ -43,7 +43,6 @@ _UNFINISHED = [
 landing_job = dg.define_asset_job(
     "compute_landed",
     selection=["validated_snapshots", "snapshot_weights", "risk_metrics"],
-    partitions_def=daily_partitions(),
     description="From what landed on a day to its risk numbers.",
 )
 
@@ -107,8 +106,7 @@ def days_of_runs(runs: Iterable[dg.DagsterRun]) -> set[date]:
         single = run.tags.get(PARTITION_TAG)
         first, last = run.tags.get(RANGE_START_TAG, single), run.tags.get(RANGE_END_TAG, single)
         if first and last:
-            start, end = date.fromisoformat(first), date.fromisoformat(last)
-            days.update(start + timedelta(days=n) for n in range((end - start).days + 1))
+            days.update(each_day(date.fromisoformat(first), date.fromisoformat(last)))
     return days
 
 
@@ -147,7 +145,7 @@ def _backs_off(instance: dg.DagsterInstance, stretch: tuple[date, date], now: da
         return False
     delay = min(RETRY_BASE * 2 ** (failures - 1), RETRY_CAP)
     ended: float = records[0].end_time or 0.0
-    return now.timestamp() < ended + delay.total_seconds()
+    return bool(now.timestamp() < ended + delay.total_seconds())
 
 
 def _run_request(first: date, last: date) -> dg.RunRequest:

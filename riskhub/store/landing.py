@@ -73,6 +73,8 @@ def land(connection: sa.Connection, offered: Sequence[Snapshot]) -> list[Landing
 
     The unique constraint decides between two that arrive at once, not a look before.
     """
+    if not offered:
+        return []
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LANDING_LOCK)))
     added = connection.execute(

@@ -153,6 +153,19 @@ def test_a_blocked_read_wakes_up_for_an_entry(client: redis.Redis) -> None:
     reader.disconnect()
 
 
+def test_what_is_sent_behind_a_blocked_command_waits_for_it(client: redis.Redis) -> None:
+    waiting = client.connection_pool.get_connection()
+    together = [("PING",), ("BLPOP", "queue", "0"), ("SET", "behind", "1")]
+    waiting.send_packed_command(waiting.pack_commands(together))
+    assert waiting.read_response() == b"PONG"
+
+    assert client.get("behind") is None
+    client.rpush("queue", "item")
+
+    assert [waiting.read_response() for _ in together[1:]] == [[b"queue", b"item"], b"OK"]
+    waiting.disconnect()
+
+
 def test_a_blocked_read_gives_up_in_time(client: redis.Redis) -> None:
     assert not client.xread({"violations": "$"}, block=20)
     assert client.ping()
@@ -219,6 +232,17 @@ def test_asyncio_clients_share_it(url: str) -> None:
             assert await shared.get("count") == b"2000"
 
     asyncio.run(count_together())
+
+
+def test_an_asyncio_client_subscribes(url: str) -> None:
+    async def subscribe() -> None:
+        async with redis.asyncio.Redis.from_url(url) as shared, shared.pubsub() as subscriber:
+            await subscriber.subscribe("landed")
+            assert (await subscriber.get_message(timeout=10))["data"] == 1
+            await shared.publish("landed", "world-1")
+            assert (await subscriber.get_message(timeout=10))["data"] == b"world-1"
+
+    asyncio.run(subscribe())
 
 
 def test_processes_share_it(url: str) -> None:
@@ -329,34 +353,42 @@ def test_the_signal_handlers_are_put_back(free_port: Callable[[], int]) -> None:
 
 
 def test_what_expired_frees_its_memory_unasked(free_port: Callable[[], int]) -> None:
-    port, keys = free_port(), [f"value:{number}" for number in range(20)]
+    port, keys, size = free_port(), ["a", "b", "c", "d"], 40 << 20  # that much, malloc gives back
     with _standin_process(port) as process, redis.Redis(port=port) as client:
         assert process.stdout is not None
         process.stdout.readline()
         resident = psutil.Process(process.pid).memory_info
         for key in keys:
-            client.set(key, b"x" * _FIVE_MB)
+            client.set(key, b"x" * size)
         full = resident().rss
         pipeline = client.pipeline(transaction=False)
         for key in keys:
             pipeline.pexpire(key, 1)
         pipeline.execute()
 
-        assert _until(lambda: resident().rss < full - 15 * _FIVE_MB)
+        assert _until(lambda: resident().rss < full - 3 * size)
 
 
-def test_a_client_that_leaves_while_blocked_takes_nothing_along(standin_url: str) -> None:
-    with redis.Redis.from_url(standin_url) as client:
-        leaving = client.connection_pool.get_connection()
-        leaving.send_command("CLIENT", "SETNAME", "leaving")
-        leaving.read_response()
-        leaving.send_command("BLPOP", "queue", 0)
-        leaving.disconnect()
-        _until(lambda: all(other.get("name") != "leaving" for other in client.client_list()))
+@pytest.mark.parametrize("last", [b"", b"no RESP\r\n"], ids=["hangs up", "is hung up on"])
+def test_a_client_that_leaves_while_blocked_takes_nothing_along(
+    last: bytes, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    with _standin_process(port) as process, redis.Redis(port=port) as client:
+        assert process.stdout is not None
+        process.stdout.readline()
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as leaving:
+                leaving.sendall(b"*3\r\n$5\r\nBLPOP\r\n$5\r\nqueue\r\n$1\r\n0\r\n" + last)
+        _until(lambda: len(client.client_list()) == 1)
 
         client.rpush("queue", "item")
 
         assert client.lrange("queue", 0, -1) == [b"item"]
+        process.terminate()
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,159 @@
+"""What a person types: `riskhub ...`. Each command is a few lines over the domain."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from riskhub import bootstrap, embedded
+from riskhub.demo import live
+from riskhub.demo.history import Period, parse_periods
+from riskhub.demo.report import as_table, report
+from riskhub.embedded_redis import serve
+from riskhub.errors import RiskHubError
+from riskhub.settings import Settings, load_settings
+from riskhub.store import create_engine, migrate
+from riskhub.up import feed, up
+
+HISTORY = "2007-2009,2019-2022"
+
+console = Console()
+errors = Console(stderr=True)
+
+app = typer.Typer(
+    help="riskhub: the single source of truth for portfolio risk snapshots.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+dagster = typer.Typer(help="Dagster's processes, one by one.", no_args_is_help=True)
+demo = typer.Typer(help="Six worlds on real prices, fed into a running hub.", no_args_is_help=True)
+app.add_typer(dagster, name="dagster")
+app.add_typer(demo, name="demo")
+
+HistoryOption = Annotated[
+    str,
+    typer.Option("--history", metavar="YEARS", help="Years of history, such as 2007-2009,2020."),
+]
+
+
+@app.command("up")
+def up_command(
+    with_demo: Annotated[bool, typer.Option("--demo", help="Feed it with six worlds.")] = False,
+    years: HistoryOption = HISTORY,
+) -> None:
+    """Start the whole hub in this terminal: API, Dagster, Redis. Ctrl-C ends it."""
+    periods = _periods(years)
+    up(
+        load_settings(),
+        console,
+        demo=with_demo,
+        periods=periods,
+        exit_when_ready=os.environ.get("RISKHUB_EXIT_WHEN_READY") == "1",
+    )
+
+
+@app.command("migrate")
+def migrate_command() -> None:
+    """Bring the hub's database to the schema of this version."""
+    settings = load_settings()
+    migrate(create_engine(settings.effective_database_url))
+    console.print("the database is up to date")
+
+
+@app.command("api")
+def api_command() -> None:
+    """Serve the HTTP API."""
+    settings = load_settings()
+    _exec(embedded.command_api(settings), settings)
+
+
+@app.command("redis")
+def redis_command(
+    port: Annotated[int, typer.Option(help="TCP port on the loopback.", min=1, max=65535)] = 6399,
+) -> None:
+    """Serve the stand-in for Redis: in memory, for one machine, without persistence."""
+    try:
+        serve("127.0.0.1", port)
+    except OSError as error:
+        raise RiskHubError(f"can't listen on port {port}: {error.strerror}") from error
+
+
+@dagster.command("code")
+def dagster_code() -> None:
+    """Serve the Dagster definitions to webserver and daemon."""
+    settings = _with_dagster_home()
+    _exec(embedded.command_code_server(settings), settings)
+
+
+@dagster.command("web")
+def dagster_web() -> None:
+    """Serve the Dagster UI; needs the code server."""
+    settings = _with_dagster_home()
+    _exec(embedded.command_webserver(settings), settings)
+
+
+@dagster.command("daemon")
+def dagster_daemon() -> None:
+    """Run sensors, schedules, the run queue and backfills; needs the code server."""
+    settings = _with_dagster_home()
+    _exec(embedded.command_daemon(settings), settings)
+
+
+@demo.command("history")
+def demo_history(years: HistoryOption = HISTORY) -> None:
+    """Post history through the bulk door, have one backfill compute it, print the table."""
+    feed(load_settings(), console, _periods(years), lambda: None)
+
+
+@demo.command("live")
+def demo_live() -> None:
+    """Go on posting paper snapshots as of now, and the governor's inputs, until Ctrl-C."""
+    live.run(load_settings(), console)
+
+
+@demo.command("report")
+def demo_report() -> None:
+    """Print the table of the history that is there."""
+    settings = load_settings()
+    store = bootstrap.store(settings)
+    try:
+        console.print(as_table(report(store, bootstrap.price_panel(settings.prices_path))))
+    finally:
+        store.close()
+
+
+def main() -> None:
+    """The `riskhub` command: an expected failure is one sentence and exit code 1."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        console.print("stopped")
+    except RiskHubError as error:
+        errors.print(f"[bold red]riskhub:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except typer.BadParameter as error:
+        error.show()
+        sys.exit(2)
+
+
+def _periods(years: str) -> tuple[Period, ...]:
+    try:
+        return parse_periods(years)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--history") from error
+
+
+def _with_dagster_home() -> Settings:
+    settings = load_settings()
+    embedded.prepare_dagster_home(settings)
+    return settings
+
+
+def _exec(command: list[str], settings: Settings) -> None:
+    """Become the command, so that signals and exit code are its own."""
+    os.execve(command[0], command, embedded.environment(settings))

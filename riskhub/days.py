@@ -1,0 +1,34 @@
+"""Ranges of calendar days."""
+
+from collections.abc import Iterable
+from datetime import date, timedelta
+from itertools import pairwise
+
+# Friday to Tuesday: a long weekend without snapshots doesn't divide a range.
+LONGEST_GAP = timedelta(days=4)
+
+
+def stretches(
+    days: Iterable[date], *, avoid: frozenset[date] = frozenset()
+) -> list[tuple[date, date]]:
+    """Days as few ranges (first, last), oldest first.
+
+    Args:
+        days: in any order.
+        avoid: days that no range may contain, also not in a gap.
+    """
+    ordered = sorted(set(days) - avoid)
+    if not ordered:
+        return []
+    ranges = [(ordered[0], ordered[0])]
+    for before, day in pairwise(ordered):
+        if day - before <= LONGEST_GAP and avoid.isdisjoint(each_day(before, day)):
+            ranges[-1] = (ranges[-1][0], day)
+        else:
+            ranges.append((day, day))
+    return ranges
+
+
+def each_day(first: date, last: date) -> list[date]:
+    """Every calendar day from `first` to `last`, both included."""
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]

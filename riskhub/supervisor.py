@@ -1,0 +1,207 @@
+"""Child processes, kept alive: started when ready, logged by name, ended together.
+
+What belongs here: processes. What they are is said by `riskhub.embedded`, what for by the CLI.
+"""
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from riskhub.errors import RiskHubError
+
+MAX_RESTARTS = 3
+RESTART_WINDOW_SEC = 300.0
+STOP_TIMEOUT_SEC = 15.0
+_POLL_SEC = 0.1
+_PR_SET_PDEATHSIG = 1
+_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_magenta")
+
+
+class ChildFailed(RiskHubError):
+    """A child process did not come up, or would not stay up."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process to keep: its command, and how to tell that it serves."""
+
+    name: str
+    command: Sequence[str]
+    is_ready: Callable[[], bool]
+    ready_timeout_sec: float = 60.0
+
+
+@dataclass
+class _Running:
+    child: Child
+    colour: str
+    log: logging.Logger
+    process: subprocess.Popen[str]
+    restarts: list[float] = field(default_factory=list)
+
+
+class Supervisor:
+    """Keeps children running until `stop`. Not to be started twice."""
+
+    def __init__(self, console: Console, logs: Path, environment: Mapping[str, str]) -> None:
+        self._console = console
+        self._logs = logs
+        self._environment = dict(environment)
+        self._running: list[_Running] = []
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self.failure: ChildFailed | None = None
+
+    def start(self, children: Sequence[Child]) -> None:
+        """Start children side by side and return when all are ready.
+
+        Raises:
+            ChildFailed: one ended, or wasn't ready in its time; the text names its log.
+        """
+        started = []
+        for child in children:
+            colour = _COLOURS[len(self._running) % len(_COLOURS)]
+            log = _file_log(child.name, self._logs)
+            running = _Running(child, colour, log, self._spawn(child, colour, log))
+            self._running.append(running)
+            started.append(running)
+        for running in started:
+            self._await_ready(running)
+
+    def watch(self) -> None:
+        """From now on start again, in the background, whatever ends by itself."""
+        threading.Thread(target=self._watch, name="supervisor", daemon=True).start()
+
+    def raise_failure(self) -> None:
+        """Raise `ChildFailed` when a child is lost for good."""
+        if self.failure is not None:
+            raise self.failure
+
+    def stop(self) -> None:
+        """End every child, the last one started first, with all that it started itself."""
+        self._stopping.set()
+        with self._lock:
+            for running in reversed(self._running):
+                _signal_group(running.process, signal.SIGTERM)
+            deadline = time.monotonic() + STOP_TIMEOUT_SEC
+            for running in reversed(self._running):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    running.process.wait(max(0.0, deadline - time.monotonic()))
+                # Also what outlived its parent, such as a run's worker.
+                _signal_group(running.process, signal.SIGKILL)
+                running.process.wait()
+
+    def _await_ready(self, running: _Running) -> None:
+        child = running.child
+        deadline = time.monotonic() + child.ready_timeout_sec
+        while not child.is_ready():
+            code = running.process.poll()
+            if code is not None:
+                raise ChildFailed(f"{child.name} {_ended(code)}; see {self._log_of(child)}")
+            if time.monotonic() > deadline:
+                raise ChildFailed(
+                    f"{child.name} was not ready after {child.ready_timeout_sec:.0f} s; "
+                    f"see {self._log_of(child)}"
+                )
+            time.sleep(_POLL_SEC)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_POLL_SEC):
+            with self._lock:
+                for running in self._running:
+                    code = running.process.poll()
+                    if code is not None and not self._stopping.is_set():
+                        self._revive(running, code)
+                        if self.failure is not None:
+                            return
+
+    def _revive(self, running: _Running, code: int) -> None:
+        child, now = running.child, time.monotonic()
+        running.restarts = [at for at in running.restarts if now - at < RESTART_WINDOW_SEC]
+        if len(running.restarts) >= MAX_RESTARTS:
+            self.failure = ChildFailed(
+                f"{child.name} {_ended(code)} and would not stay up; see {self._log_of(child)}"
+            )
+            return
+        running.restarts.append(now)
+        attempt = f"{len(running.restarts)} of {MAX_RESTARTS}"
+        self._console.print(
+            f"[bold yellow]{child.name} {_ended(code)}; starting it again ({attempt})[/]"
+        )
+        _signal_group(running.process, signal.SIGKILL)
+        running.process = self._spawn(child, running.colour, running.log)
+
+    def _spawn(self, child: Child, colour: str, log: logging.Logger) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            list(child.command),
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            # A session of its own: Ctrl-C reaches us alone, and we end the children in order.
+            start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+        )
+        threading.Thread(
+            target=self._pump, args=(process, child.name, colour, log), daemon=True
+        ).start()
+        return process
+
+    def _pump(
+        self, process: subprocess.Popen[str], name: str, colour: str, log: logging.Logger
+    ) -> None:
+        assert process.stdout is not None  # noqa: S101 - it was asked for
+        for line in process.stdout:
+            text = line.rstrip()
+            log.info(text)
+            if not self._stopping.is_set():
+                self._console.print(
+                    Text.assemble((f"{name:<10} │ ", colour), Text.from_ansi(text)), soft_wrap=True
+                )
+
+    def _log_of(self, child: Child) -> Path:
+        return self._logs / f"{child.name}.log"
+
+
+def _file_log(name: str, folder: Path) -> logging.Logger:
+    folder.mkdir(parents=True, exist_ok=True)
+    log = logging.Logger(name)
+    handler = RotatingFileHandler(folder / f"{name}.log", maxBytes=10 * 2**20, backupCount=2)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    return log
+
+
+def _ended(code: int) -> str:
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
+
+
+def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_parent() -> None:
+    """In the child, before its program: should we be killed, it is told to end as well."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

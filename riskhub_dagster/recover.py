@@ -1,0 +1,42 @@
+"""What a `riskhub up` that was killed left behind, put right before the next one starts.
+
+`up` holds its directory exclusively, so whatever Dagster still calls running there is dead. Run as
+``python -m riskhub_dagster.recover``.
+"""
+
+import dagster as dg
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
+_DEAD = [
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def recover(instance: dg.DagsterInstance) -> tuple[int, int]:
+    """End dead runs and backfills; gives how many of each.
+
+    Queued runs stay: the daemon takes them up. What an ended run had not computed is pending in
+    the store, where the landing sensor and the demo find it.
+    """
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=_DEAD))
+    for run in runs:
+        instance.report_run_canceled(run, "The process ended before this run did.")
+    requested = BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])
+    backfills = instance.get_backfills(filters=requested)
+    for backfill in backfills:
+        instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELED))  # type: ignore[no-untyped-call]
+    return len(runs), len(backfills)
+
+
+def main() -> None:
+    """Recover the instance of ``$DAGSTER_HOME`` and say what was found."""
+    with dg.DagsterInstance.get() as instance:
+        runs, backfills = recover(instance)
+    if runs or backfills:
+        print(f"ended {runs} runs and {backfills} backfills that a killed process left behind")
+
+
+if __name__ == "__main__":
+    main()
