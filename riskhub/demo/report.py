@@ -82,27 +82,27 @@ def report(store: Store, panel: PricePanel) -> list[WorldReport]:
 
 
 def as_table(reports: Sequence[WorldReport]) -> Table:
-    """The reports as a table for a terminal."""
+    """The reports as a table for a terminal of 80 columns."""
+    last_day = max((str(row.last_day) for row in reports), default="–")
     table = Table(
-        title="Historical VaR and ES, 99 %, one day, 500 returns; as a share of equity",
+        title=f"VaR and ES at 99 %, historical, one day, 500 returns, as of {last_day}",
         title_justify="left",
-        caption="An exceedance is a loss larger than the VaR of the day before; 1 % are expected.",
+        caption="Exceedances: days with a loss larger than the VaR of the day before; 1 % expected",
         caption_justify="left",
     )
     table.add_column("world", style="bold")
-    table.add_column("last day")
-    table.add_column("VaR 99", justify="right")
-    table.add_column("ES 99", justify="right")
-    table.add_column("worst day", justify="right")
+    for name in ("VaR 99", "ES 99", "worst"):
+        table.add_column(name, justify="right")
+    table.add_column("on")
     for year in YEARS:
-        table.add_column(f"exceedances {year}", justify="right")
+        table.add_column(f"> VaR\n{year}", justify="right")
     for row in reports:
         table.add_row(
             row.world_id,
-            str(row.last_day),
             f"{row.var99:.2%}",
             f"{row.es99:.2%}",
-            f"{row.worst_return:.2%} on {row.worst_day}",
-            *(f"{hits} of {days} days" if days else "–" for hits, days in row.exceeded.values()),
+            f"{row.worst_return:.2%}",
+            str(row.worst_day),
+            *(f"{hits}/{days}" if days else "–" for hits, days in row.exceeded.values()),
         )
     return table
