@@ -4,7 +4,7 @@ Dagster refuses numpy scalars and timestamps, and turns NaN and infinity into nu
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
@@ -20,18 +20,25 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dg.Table
     """Rows as a table of some columns; at most 50 are kept, for they stay in the event log."""
     return dg.MetadataValue.table(
         [
-            dg.TableRecord({column: plain(row[column]) for column in columns})
+            dg.TableRecord({column: _short(plain(row[column])) for column in columns})
             for row in rows[:MAX_TABLE_ROWS]
         ],
         schema=dg.TableSchema(columns=[dg.TableColumn(column) for column in columns]),
     )
 
 
+def _short(value: str | float | bool | None) -> str | float | bool | None:
+    """A number as a table shows it: six digits. The tables in the store have them all."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
 def plain(value: Any) -> str | int | float | bool | None:
     """A value as Dagster can keep it. Raises ValueError for a number that is not finite."""
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, datetime | date):
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+    if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, float) and not np.isfinite(value):
         raise ValueError(f"{value} can't be metadata")

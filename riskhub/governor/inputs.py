@@ -169,21 +169,21 @@ def cluster_input(fields: _Fields) -> Input[float]:
 
 
 def regime_input(fields: _Fields) -> Input[float]:
-    """Judge `vol_regime`, `sigma`: the regime if it is a known name, exactly; else by sigma.
+    """Judge `vol_regime`, `sigma`: the regime by its exact name; where none is given, by sigma.
 
-    Sigma > 0.03 is extreme, > 0.02 high, < 0.005 low, any other normal. If neither can be used, a
-    field that is there makes the input broken (1.0); with both missing it is 0.33.
+    Sigma > 0.03 is extreme, > 0.02 high, < 0.005 low, any other normal. A name that is not known
+    is broken (1.0) whatever sigma says: it may be an EXTREME_VOL with a typo. With both missing
+    it is 0.33.
     """
     if isinstance(fields, redis.ResponseError):
         return Input(WORST, "malformed")
     regime, raw_sigma = fields
-    if (named := REGIMES.get(_text(regime))) is not None:
-        return Input(named, "fresh")
+    if regime is not None:
+        named = REGIMES.get(_text(regime))
+        return Input(WORST, "malformed") if named is None else Input(named, "fresh")
     if raw_sigma is not None:
         return _by_sigma(raw_sigma)
-    if regime is None:
-        return Input(REGIMES["NORMAL_VOL"], "missing")
-    return Input(WORST, "malformed")
+    return Input(REGIMES["NORMAL_VOL"], "missing")
 
 
 def heat_input(page: str) -> Input[float]:

@@ -16,13 +16,15 @@ from riskhub_dagster.resources import RiskHub
 LANDED = dg.AssetKey("landed_snapshots")
 WORLDS_ARE_FRESH = "worlds_are_fresh"
 
+_ORDER = (Freshness.CRITICAL, Freshness.STALE, Freshness.FRESH, Freshness.EXEMPT)
+
 
 @dg.asset_check(
     asset=LANDED,
     name=WORLDS_ARE_FRESH,
     description=(
         "Every world's newest snapshot is younger than the limit of its stage; history (backtest) "
-        "is exempt. Stale after 10 minutes, critical after 30."
+        "is exempt. The limits are the settings stale_after_sec and critical_after_sec."
     ),
 )
 def worlds_are_fresh(hub: RiskHub) -> dg.AssetCheckResult:
@@ -57,9 +59,9 @@ def evaluation(worlds: list[WorldFreshness]) -> dg.AssetCheckEvaluation:
             "stage": world.stage,
             "state": str(world.state),
             "newest_as_of": world.newest_as_of,
-            "age_seconds": round(world.age_seconds),
+            "age_seconds": None if world.state is Freshness.EXEMPT else round(world.age_seconds),
         }
-        for world in sorted(worlds, key=lambda world: world.state not in ("critical", "stale"))
+        for world in sorted(worlds, key=lambda world: _ORDER.index(world.state))
     ]
     return dg.AssetCheckEvaluation(
         asset_key=LANDED,
