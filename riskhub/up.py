@@ -1,6 +1,5 @@
 """`riskhub up`: the whole embedded profile in one terminal, and the demo that feeds it."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -44,7 +43,9 @@ def up(
     Raises:
         RiskHubError: what went wrong, in a sentence. Every child is ended before.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Both, and explicitly: a shell that starts us in the background has SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     bootstrap.price_panel(settings.prices_path)  # a corrupt file is told before anything starts
     with embedded.exclusive_home(settings):
         embedded.check_ports(settings)
@@ -185,5 +186,6 @@ def _some(days: list[date]) -> str:
 
 def _interrupt(_number: int, _frame: Any) -> None:
     # A second signal must not cut the orderly end short.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.kill(os.getpid(), signal.SIGINT)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt

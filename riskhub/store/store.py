@@ -29,5 +29,9 @@ def open_store(url: str) -> Store:
         StoreNotMigrated: it has another schema.
     """
     store = Store(create_engine(url))
-    check_migrated(store.engine)
+    try:
+        check_migrated(store.engine)
+    except BaseException:
+        store.close()
+        raise
     return store

@@ -110,7 +110,7 @@ def test_cluster_stress(raw: str | bytes | None, expected: Input[float]) -> None
         (None, "0.02", Input(0.33, "fresh")),
         (None, b"0.005", Input(0.33, "fresh")),
         (None, "0.0049", Input(0.0, "fresh")),
-        ("high_vol", "0.021", Input(0.67, "fresh")),
+        ("high_vol", "0.021", Input(1.0, "malformed")),
         (None, None, Input(0.33, "missing")),
         ("high_vol", None, Input(1.0, "malformed")),
         ("", None, Input(1.0, "malformed")),
