@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard
@@ -138,7 +138,7 @@ def validate(
     content["provenance"] = provenance
     if "realized_returns" in content:
         content["realized_returns"] = {
-            series: [float(point) for point in points]
+            series: list(map(float, points))
             for series, points in content["realized_returns"].items()
         }
     payload = canonical_json(content)
@@ -149,10 +149,11 @@ def validate(
     if offered and offered != computed:
         raise _violation("hash", f"is {offered}, but the body's digest is {computed}")
 
+    stored = payload
     if "created_at" in document:
         # Kept for people; it decides nothing, so a retry with a new clock reading is a retry.
-        content["provenance"] = {"produced_at": document["created_at"], **provenance}
-    stored = content | {"hash": computed, "created_at": format_instant(received_at)}
+        produced = {"produced_at": document["created_at"], **provenance}
+        stored = canonical_json(content | {"provenance": produced})
     return Snapshot(
         world_id=content["world_id"],
         version=content["version"],
@@ -162,9 +163,14 @@ def validate(
         ttl_sec=content["ttl_sec"],
         digest=computed,
         payload=payload,
-        body=canonical_json(stored).decode("ascii"),
+        body=_with_receipt(stored, computed, format_instant(received_at)),
         received_at=received_at,
     )
+
+
+def _with_receipt(payload: bytes, digest: str, created_at: str) -> str:
+    """The payload with the two fields that it never has; written in, not serialised once more."""
+    return f'{payload[:-1].decode("ascii")},"created_at":"{created_at}","hash":"{digest}"}}'
 
 
 def canonical_json(content: Document) -> bytes:
@@ -229,6 +235,8 @@ def _refuse_unstorable(document: Document, *, may_have_surrogates: bool) -> None
         if may_have_surrogates and isinstance(container, dict):
             for key in container:
                 _refuse_surrogates(path or "body", key)
+        if _all_finite(container.values() if isinstance(container, dict) else container):
+            continue
         items: Iterable[tuple[str | int, Any]] = (
             container.items() if isinstance(container, dict) else enumerate(container)
         )
@@ -240,6 +248,15 @@ def _refuse_unstorable(document: Document, *, may_have_surrogates: bool) -> None
                 pending.append((_join(path, place), item, depth + 1))
             elif isinstance(item, str) and may_have_surrogates:
                 _refuse_surrogates(_join(path, place), item)
+
+
+def _all_finite(values: Collection[Any]) -> bool:
+    """Whether these are numbers that sums can carry; False also when that takes a closer look.
+
+    Weights, covariances and series are thousands of floats: their types and their sum are asked
+    for at once, and only where that can't settle it are they looked at one by one.
+    """
+    return set(map(type, values)) <= {float} and sum(map(abs, values)) < _TOO_LARGE
 
 
 def _refuse_surrogates(path: str, text: str) -> None:
@@ -344,20 +361,24 @@ def _check_covariance(covariance: Any) -> Iterator[FieldError]:
     if not isinstance(covariance, dict) or not covariance:
         yield FieldError("covariance", 'must be an object of "A,B" to number')
         return
-    listed: dict[str, None] = {}
+    listed: dict[str, None] = {}  # a set that keeps the order, for the order of the errors
     for key, value in covariance.items():
-        pair = covariance_pair(key)
-        if pair is None:
-            yield FieldError(_join("covariance", key), "is not a pair of symbols A,B")
-            continue
-        listed |= dict.fromkeys(pair)
-        mirrored = covariance.get(f"{pair[1]},{pair[0]}", value)
+        first, _, second = key.partition(",")
+        if first not in listed or second not in listed:
+            if covariance_pair(key) is None:
+                yield FieldError(_join("covariance", key), "is not a pair of symbols A,B")
+                continue
+            listed |= {first: None, second: None}
         if not _is_number(value):
             yield FieldError(_join("covariance", key), "must be a finite number")
-        elif pair[0] == pair[1] and value < 0:
-            yield FieldError(_join("covariance", key), "is a variance and must not be negative")
-        elif _is_number(mirrored) and not math.isclose(value, mirrored, rel_tol=1e-9):
-            yield FieldError(_join("covariance", key), "differs from its mirror: not symmetric")
+        elif first == second:
+            if value < 0:
+                yield FieldError(_join("covariance", key), "is a variance and must not be negative")
+        elif first > second:  # of two mirrored pairs one is seen here
+            mirror = f"{second},{first}"
+            mirrored = covariance.get(mirror, value)
+            if _is_number(mirrored) and not math.isclose(value, mirrored, rel_tol=1e-9):
+                yield FieldError(_join("covariance", mirror), f"differs from {key}: not symmetric")
     for symbol in listed:
         if f"{symbol},{symbol}" not in covariance:
             yield FieldError(f"covariance.{symbol},{symbol}", "is missing: no variance of it")

@@ -19,7 +19,6 @@ from riskhub.errors import ContractViolation
 from riskhub.snapshot import (
     MAX_POINTS_PER_SERIES,
     Snapshot,
-    canonical_json,
     covariance_pair,
     format_instant,
     is_world_id,
@@ -711,7 +710,6 @@ def test_a_stored_body_gives_the_digest_again_and_is_taken_again(document: dict[
     snapshot = accept(document)
     body = body_of(snapshot)
     assert own_digest(body) == snapshot.digest
-    assert canonical_json(body).decode() == snapshot.body
     again = accept({key: value for key, value in body.items() if key != "created_at"})
     assert (again.digest, again.payload) == (snapshot.digest, snapshot.payload)
 
