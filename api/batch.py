@@ -2,9 +2,9 @@
 
 Newline-delimited JSON, one snapshot a line, each naming its own ``world_id``; the answer is one
 line a line, in order. Lines land in transactions of a few hundred while the request still arrives.
-Memory is bounded whatever the request's length: a line has the limit of a body, and answers wait
-in a spool that goes to disk, so a client that reads nothing until it has sent everything (most do)
-never leaves both sides waiting for each other.
+Memory is bounded whatever the request's length: a line has the limit of a body, the lines of one
+transaction together hardly more, and answers wait in a spool that goes to disk, so a client that
+reads nothing until it has sent everything (most do) never leaves both sides waiting for each other.
 """
 
 import asyncio
@@ -47,7 +47,6 @@ class _TooLong:
     },
     openapi_extra={
         "requestBody": {
-            "required": True,
             "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
         }
     },

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from riskhub.errors import (
     ContractViolation,
@@ -21,6 +22,7 @@ from riskhub.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SEC = "1"
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class ProblemField(BaseModel):
@@ -90,6 +92,18 @@ def respond(document: dict[str, Any]) -> Response:
     )
 
 
+def _allowed(request: Request) -> list[str]:
+    """The methods of this path. The framework's own header names those of one route only."""
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
+
+
 def install(app: FastAPI) -> None:
     """Answer every expected failure, and FastAPI's own, with problem details."""
 
@@ -106,12 +120,16 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for
         fields = [FieldError(str(item["loc"][-1]), str(item["msg"])) for item in error.errors()]
         detail = "; ".join(f"{item.field}: {item.message}" for item in fields)
-        return respond(problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, fields))
+        in_header = any(item["loc"][0] == "header" for item in error.errors())
+        status = HTTPStatus.BAD_REQUEST if in_header else HTTPStatus.UNPROCESSABLE_ENTITY
+        return respond(problem(status, detail, fields))
 
-    async def http_error(_request: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
         response = respond(problem(HTTPStatus(error.status_code), str(error.detail)))
         response.headers.update(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            response.headers["Allow"] = ", ".join(_allowed(request))
         return response
 
     app.add_exception_handler(RequestValidationError, bad_parameter)

@@ -47,25 +47,20 @@ def authorize(
 
 
 class Producer:
-    """Who posts: the headers ``X-Actor`` and ``X-Stage``, both required."""
+    """Who posts: the headers ``X-Actor`` and ``X-Stage``, both required (else 400)."""
 
     def __init__(
         self,
-        x_actor: Annotated[str | None, Header(description="Who produced the snapshot.")] = None,
-        x_stage: Annotated[
-            str | None, Header(description="Such as backtest, paper or live.")
-        ] = None,
+        actor: Annotated[
+            str, Header(alias="X-Actor", min_length=1, description="Who produced the snapshot.")
+        ],
+        stage: Annotated[
+            str,
+            Header(alias="X-Stage", min_length=1, description="Such as backtest, paper or live."),
+        ],
     ) -> None:
-        missing = [
-            FieldError(name, "is required")
-            for name, value in (("X-Actor", x_actor), ("X-Stage", x_stage))
-            if not value
-        ]
-        if missing:
-            names = " and ".join(error.field for error in missing)
-            raise ApiError(HTTPStatus.BAD_REQUEST, f"missing header {names}", *missing)
-        self.actor = cast(str, x_actor)
-        self.stage = cast(str, x_stage)
+        self.actor = actor
+        self.stage = stage
 
 
 async def read_body(request: Request, limit: int) -> bytes:

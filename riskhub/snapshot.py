@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -35,8 +36,7 @@ FIELDS = frozenset(
     }
 )  # fmt: skip
 
-# Half the floats' range. Beyond it an integer would become infinite in the first sum it enters.
-_TOO_LARGE = 2.0**1023
+_LARGEST = sys.float_info.max  # an integer beyond it would be infinite in the first sum it enters
 _WORLD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _INSTANT = re.compile(
     r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}([.,]\d+)?)?(Z|[+-]\d{2}(:?\d{2})?)", re.ASCII
@@ -242,7 +242,7 @@ def _refuse_unstorable(document: Document, *, may_have_surrogates: bool) -> None
         )
         for place, item in items:
             if isinstance(item, float | int):
-                if not -_TOO_LARGE < item < _TOO_LARGE:
+                if not -_LARGEST <= item <= _LARGEST:
                     raise _violation(_join(path, place), "is too large for a number")
             elif isinstance(item, dict | list):
                 pending.append((_join(path, place), item, depth + 1))
@@ -256,7 +256,7 @@ def _all_finite(values: Collection[Any]) -> bool:
     Weights, covariances and series are thousands of floats: their types and their sum are asked
     for at once, and only where that can't settle it are they looked at one by one.
     """
-    return set(map(type, values)) <= {float} and sum(map(abs, values)) < _TOO_LARGE
+    return set(map(type, values)) <= {float} and sum(map(abs, values)) <= _LARGEST
 
 
 def _refuse_surrogates(path: str, text: str) -> None:
@@ -348,8 +348,8 @@ def _check_weights(document: Document) -> Iterator[FieldError]:
             yield FieldError(_join("weights", symbol), problem)
     if sound:
         try:
-            # With the gross sum in range no exposure computed from these weights overflows.
-            in_range = math.fsum(map(abs, weights.values())) < _TOO_LARGE
+            # With the gross sum well in range no exposure made of these weights overflows.
+            in_range = math.fsum(map(abs, weights.values())) < _LARGEST / 2
         except OverflowError:
             in_range = False
         total = math.fsum(weights.values()) if in_range else math.inf
@@ -465,7 +465,7 @@ def _is_symbol(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return type(value) in (float, int) and -_TOO_LARGE < value < _TOO_LARGE
+    return type(value) in (float, int) and -_LARGEST <= value <= _LARGEST
 
 
 def _is_instant(value: Any) -> bool:
