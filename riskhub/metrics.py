@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ from riskhub.risk import (
 from riskhub.store.derived import Accepted
 
 HORIZON_DAYS = 1
+# New York's close is 20:00 or 21:00 UTC: at the later of the two the day's prices are known.
+CLOSE_UTC = time(21, 0)
 CODE_VERSION = f"riskhub/{__version__}"
 PORTFOLIO_SERIES = "portfolio"
 
@@ -63,7 +66,7 @@ class MetricsRows:
 def returns_of(
     snapshot: Accepted, weights: Mapping[str, float], panel: PricePanel, window: int
 ) -> Returns:
-    """The last `window` daily returns of the portfolio as it is weighted now, up to its day.
+    """The last `window` daily returns of the portfolio as it is weighted now, known by its `as_of`.
 
     The snapshot's own realized returns come first: its series ``portfolio``, or a single series
     that is no symbol of it, or else series for every symbol, of one length, combined by weight.
@@ -81,7 +84,7 @@ def returns_of(
         return Returns("realized_returns", digest, _realized(realized, weights)[-window:])
     symbols = sorted(weights)
     try:
-        asset_returns = panel.window(symbols, snapshot.day, window)
+        asset_returns = panel.window(symbols, _last_close(snapshot.as_of), window)
     except (UnknownSymbol, PanelEnded) as error:
         raise ReturnsUnavailable(str(error)) from error
     held = np.array([weights[symbol] for symbol in symbols])
@@ -161,6 +164,11 @@ def metrics_of(
         for tail in numbers.tails
     ]
     return MetricsRows(row, tails)
+
+
+def _last_close(as_of: datetime) -> date:
+    """The last day whose closing price is known at an instant: numbers never look ahead."""
+    return as_of.date() if as_of.time() >= CLOSE_UTC else as_of.date() - timedelta(days=1)
 
 
 def _realized(

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -128,10 +128,18 @@ def test_the_window_keeps_the_newest_whatever_the_source() -> None:
     np.testing.assert_array_equal(values(window=3), values(window=250)[-3:])
 
 
+def test_before_the_close_the_day_of_the_snapshot_is_not_known_yet() -> None:
+    at_the_close = accepted()
+    before_it = replace(at_the_close, as_of=at_the_close.as_of - timedelta(seconds=1))
+    seen = returns_of(before_it, WEIGHTS, PANEL, 250).values
+    known_later = returns_of(at_the_close, WEIGHTS, PANEL, 251).values
+    np.testing.assert_array_equal(seen, known_later[:-1])
+
+
 def test_a_symbol_without_prices_or_a_panel_that_ended_is_said() -> None:
     with pytest.raises(ReturnsUnavailable, match="no prices for ZZZ"):
         values({"AAA": 0.5, "ZZZ": 0.5})
-    late = replace(accepted(), day=date(2026, 2, 7))
+    late = replace(accepted(), as_of=datetime(2026, 2, 7, 21, tzinfo=UTC))
     with pytest.raises(ReturnsUnavailable, match="prices end on 2026-01-30"):
         returns_of(late, WEIGHTS, PANEL, 250)
 
