@@ -10,6 +10,7 @@ Nothing else belongs here. Used by ``dagster.yaml``; production stores its event
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, EVENT_TYPE_TO_PIPELINE_RUN_STATUS
@@ -30,40 +31,50 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         return cls(inst_data=inst_data, **config_value)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store events of one run, in order; all of them or, on an error, none in the index.
+        """Store events, in order.
 
-        Dagster answers an error here by storing the events one by one.
+        The events that plan a run are one batch, of its assets and of their checks: what stands
+        between stretches of asset events is stored one by one.
         """
-        if not self._is_plain_asset_batch(events):
-            super().store_event_batch(events)
-            return
+        for (is_plain, _), stretch in groupby(
+            events, key=lambda event: (_is_plain_asset_event(event), event.run_id)
+        ):
+            together = list(stretch)
+            if is_plain and len(together) > 1:
+                self._store_asset_events(together)
+            else:
+                super().store_event_batch(together)
 
+    def _store_asset_events(self, events: Sequence[EventLogEntry]) -> None:
+        """Store asset events of one run in two transactions.
+
+        Dagster answers an error here by storing the events one by one. The index is what runs
+        contend for, so it comes first: when it refuses, nothing is stored, and nothing twice.
+        """
         rows = [self._event_to_row(event) for event in events]
         insert = SqlEventLogStorageTable.insert()
-        with self.run_connection(events[0].run_id) as conn:
-            conn.execute(insert, rows)
-
         with self.index_transaction() as conn:
             returning_ids = insert.returning(
                 SqlEventLogStorageTable.c.id, sort_by_parameter_order=True
             )
             event_ids = list(conn.execute(returning_ids, rows).scalars())
             self._store_asset_event_tags(conn, events, event_ids)
-            # The asset's row holds its newest event only, so the last of each asset is enough.
+            # The asset's row holds its newest event of each type, so the last of each is enough.
             newest = {
-                event.get_dagster_event().asset_key: (event, event_id)
+                (event.get_dagster_event().asset_key, event.dagster_event_type): (event, event_id)
                 for event, event_id in zip(events, event_ids, strict=True)
             }
             for event, event_id in newest.values():
                 self._store_asset_event(conn, event, event_id)
 
-    @staticmethod
-    def _is_plain_asset_batch(events: Sequence[EventLogEntry]) -> bool:
-        return len(events) > 1 and all(
-            event.run_id == events[0].run_id
-            and event.is_dagster_event
-            and event.dagster_event_type in ASSET_EVENTS
-            and event.dagster_event_type not in ASSET_CHECK_EVENTS
-            and event.dagster_event_type not in EVENT_TYPE_TO_PIPELINE_RUN_STATUS
-            for event in events
-        )
+        with self.run_connection(events[0].run_id) as conn:
+            conn.execute(insert, rows)
+
+
+def _is_plain_asset_event(event: EventLogEntry) -> bool:
+    return (
+        event.is_dagster_event
+        and event.dagster_event_type in ASSET_EVENTS
+        and event.dagster_event_type not in ASSET_CHECK_EVENTS
+        and event.dagster_event_type not in EVENT_TYPE_TO_PIPELINE_RUN_STATUS
+    )

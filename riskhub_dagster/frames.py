@@ -81,7 +81,7 @@ COVARIANCE = pa.DataFrameSchema(
             "float64",
             pa.Check.ge(-1e-8, error="the covariance is not positive semidefinite"),
             nullable=True,
-            description="Of the matrix scaled to its largest variance; null when incomplete",
+            description="Of the matrix scaled to its largest entry; null when incomplete",
         ),
     },
     strict=True,
@@ -167,10 +167,11 @@ def _covariance_facts(
             if value is not None:
                 matrix[row, column] = matrix[column, row] = value
     missing = int(np.isnan(np.triu(matrix)).sum())
-    largest = float(np.nanmax(np.diag(matrix), initial=0.0))
-    if missing or largest == 0.0:
-        return missing, None if missing else 0.0
-    return 0, float(np.linalg.eigvalsh(matrix / largest)[0])
+    if missing:
+        return missing, None
+    # Of a semidefinite matrix that is a variance; of any other it keeps the division finite.
+    largest = float(np.abs(matrix).max())
+    return 0, float(np.linalg.eigvalsh(matrix / largest)[0]) if largest else 0.0
 
 
 def table_schema(schema: pa.DataFrameSchema) -> dg.TableSchema:

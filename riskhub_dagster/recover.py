@@ -1,8 +1,11 @@
-"""What a `riskhub up` that was killed left behind, put right before the next one starts.
+"""What killed processes left behind, put right before the next ones start.
 
-`up` holds its directory exclusively, so whatever Dagster still calls running there is dead. Run as
-``python -m riskhub_dagster.recover``.
+`up` holds its directory exclusively, so whatever Dagster still calls running there when it starts
+is dead. Run as ``python -m riskhub_dagster.recover``. When only the code server died, the runs are
+dead and the backfills are not: ``--runs-to-retry``.
 """
+
+import sys
 
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
@@ -30,9 +33,20 @@ def recover(instance: dg.DagsterInstance) -> tuple[int, int]:
     return len(runs), len(backfills)
 
 
+def fail_dead_runs(instance: dg.DagsterInstance) -> int:
+    """Tell Dagster of runs that died with their code server, so that it retries them."""
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=_DEAD))
+    for run in runs:
+        instance.report_run_failed(run, "The code server ended, and this run with it.")
+    return len(runs)
+
+
 def main() -> None:
     """Recover the instance of ``$DAGSTER_HOME`` and say what was found."""
     with dg.DagsterInstance.get() as instance:
+        if "--runs-to-retry" in sys.argv[1:]:
+            print(f"ended {fail_dead_runs(instance)} runs whose code server ended")
+            return
         runs, backfills = recover(instance)
     if runs or backfills:
         print(f"ended {runs} runs and {backfills} backfills that a killed process left behind")

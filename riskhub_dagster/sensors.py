@@ -7,13 +7,14 @@ up to which landing position everything is known to be done, which keeps the que
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 from riskhub.days import each_day, stretches
-from riskhub.store.derived import PendingDay
+from riskhub.store.derived import Pending, PendingDay
 from riskhub_dagster.assets.daily import ONLY_NEW_TAG
 from riskhub_dagster.checks.freshness import LANDED, assess_now, evaluation
 from riskhub_dagster.metadata import table
@@ -58,7 +59,9 @@ def landing_sensor(
 ) -> dg.SensorResult | dg.SkipReason:
     """Request runs for the days with landings that have no risk numbers yet."""
     cursor = json.loads(context.cursor) if context.cursor else {"done": 0, "seen": 0}
-    pending = hub.store.pending_days(after=cursor["done"])
+    pending = _with_partition(
+        hub.store.pending_days(after=cursor["done"]), hub.settings.partitions_start
+    )
     new_cursor = json.dumps({"done": pending.done_up_to, "seen": pending.head})
     observed = _observation(cursor["seen"], pending.head, pending.days)
     now = datetime.now(UTC)
@@ -68,7 +71,8 @@ def landing_sensor(
     ready = [
         day.day
         for day in pending.days
-        if _is_live(day.day, now) or now - day.newest_receipt >= HISTORY_SETTLES_AFTER
+        if day.day <= now.date()  # tomorrow's has no partition before midnight
+        and (_is_live(day.day, now) or now - day.newest_receipt >= HISTORY_SETTLES_AFTER)
     ]
     newest_first = reversed(stretches(ready, avoid=frozenset(busy)))
     chosen = [
@@ -125,6 +129,11 @@ def _days_of_backfills(context: dg.SensorEvaluationContext) -> set[date]:
         subset = target.get_partitions_subset(VALIDATED)
         days.update(date.fromisoformat(key) for key in subset.get_partition_keys())
     return days
+
+
+def _with_partition(pending: Pending, partitions_start: date) -> Pending:
+    """Without the days before the first partition: they can't be computed, nor waited for."""
+    return replace(pending, days=tuple(d for d in pending.days if d.day >= partitions_start))
 
 
 def _is_live(day: date, now: datetime) -> bool:

@@ -115,7 +115,7 @@ def _shown(row: dict[str, Any], tails: list[dict[str, Any]]) -> dict[str, Any]:
 def _per_day(shown: list[dict[str, Any]]) -> dict[date, dict[str, Any]]:
     """The day's snapshots, and the VaR99 of each world's newest one: charted by the UI."""
     by_day: defaultdict[date, dict[str, Any]] = defaultdict(dict)
-    for row in shown:
+    for row in sorted(shown, key=lambda row: row["as_of"]):
         metadata = by_day[row["day"]]
         metadata["snapshots"] = metadata.get("snapshots", 0) + 1
         if row["var99"] is not None:

@@ -1,0 +1,193 @@
+"""What the code location defines: it loads without a warning, and a change of it is seen here."""
+
+import subprocess
+import sys
+import warnings
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.partitions.context import partition_loading_context
+
+from riskhub_dagster.definitions import defs
+from riskhub_dagster.partitions import daily_partitions
+
+# The one warning that is Dagster's own; why it stands is said in pyproject.toml.
+LOAD = """
+import warnings
+warnings.simplefilter("error")
+warnings.filterwarnings("ignore", "The `__fields__` attribute is deprecated", DeprecationWarning)
+import riskhub_dagster.definitions
+"""
+
+OWNERS = ["team:risk-platform"]
+ASSETS = {
+    "landed_snapshots": {
+        "group": "landing",
+        "kinds": ["fastapi", "table"],
+        "deps": [],
+        "checks": ["worlds_are_fresh"],
+        "partitioned": False,
+    },
+    "validated_snapshots": {
+        "group": "snapshots",
+        "kinds": ["pandera", "table"],
+        "deps": ["landed_snapshots"],
+        "checks": ["nothing_quarantined"],
+        "partitioned": True,
+    },
+    "snapshot_weights": {
+        "group": "snapshots",
+        "kinds": ["table"],
+        "deps": ["validated_snapshots"],
+        "checks": [],
+        "partitioned": True,
+    },
+    "risk_metrics": {
+        "group": "risk",
+        "kinds": ["numpy", "table"],
+        "deps": ["snapshot_weights"],
+        "checks": ["es_covers_var", "numbers_available"],
+        "partitioned": True,
+    },
+    "symbol_budgets": {
+        "group": "governor",
+        "kinds": ["redis", "table"],
+        "deps": ["risk_metrics"],
+        "checks": ["budgets_computed"],
+        "partitioned": False,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def repository() -> dg.RepositoryDefinition:
+    return defs.get_repository_def()
+
+
+@pytest.fixture(scope="module")
+def graph(repository: dg.RepositoryDefinition) -> AssetGraph:
+    return repository.asset_graph
+
+
+def test_the_code_location_loads_without_a_warning() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD], capture_output=True, text=True, check=False
+    )
+
+    assert (loaded.returncode, loaded.stderr) == (0, "")
+
+
+def test_the_definitions_can_be_loaded_whole() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dg.Definitions.validate_loadable(defs)
+
+
+def test_the_asset_graph_is_the_one_written_down_here(graph: AssetGraph) -> None:
+    checks = {
+        key.to_user_string(): sorted(
+            check.name for check in graph.asset_check_keys if check.asset_key == key
+        )
+        for key in graph.get_all_asset_keys()
+    }
+
+    assert {
+        node.key.to_user_string(): {
+            "group": node.group_name,
+            "kinds": sorted(node.kinds),
+            "deps": sorted(key.to_user_string() for key in node.parent_keys),
+            "checks": checks[node.key.to_user_string()],
+            "partitioned": node.partitions_def is not None,
+        }
+        for node in graph.asset_nodes
+    } == ASSETS
+
+
+def test_every_asset_and_check_says_what_it_is_and_who_answers_for_it(graph: AssetGraph) -> None:
+    for node in graph.asset_nodes:
+        assert node.description, node.key
+        assert list(node.owners) == OWNERS, node.key
+    for key in graph.asset_check_keys:
+        assert graph.get_check_spec(key).description, key
+
+
+def test_no_check_blocks_for_a_failed_one_would_materialize_all_the_same(graph: AssetGraph) -> None:
+    assert [key for key in graph.asset_check_keys if graph.get_check_spec(key).blocking] == []
+
+
+def test_jobs_sensors_and_schedules_are_those_written_down_here(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    jobs = {
+        job.name: sorted(key.to_user_string() for key in job.asset_layer.selected_asset_keys)
+        for job in repository.get_all_jobs()
+        if not job.name.startswith("__")
+    }
+    sensors = {
+        sensor.name: (
+            [target.job_name for target in sensor.targets],
+            sensor.minimum_interval_seconds,
+            sensor.default_status,
+        )
+        for sensor in repository.sensor_defs
+    }
+    schedules = {
+        schedule.name: (
+            schedule.job_name,
+            schedule.cron_schedule,
+            schedule.execution_timezone,
+            schedule.default_status,
+        )
+        for schedule in repository.schedule_defs
+    }
+
+    assert jobs == {
+        "compute_landed": ["risk_metrics", "snapshot_weights", "validated_snapshots"],
+        "compute_budgets": ["symbol_budgets"],
+    }
+    assert sensors == {
+        "landing_sensor": (["compute_landed"], 10, dg.DefaultSensorStatus.RUNNING),
+        "freshness_sensor": ([], 30, dg.DefaultSensorStatus.RUNNING),
+    }
+    assert schedules == {
+        "budgets_every_minute": (
+            "compute_budgets", "* * * * *", "UTC", dg.DefaultScheduleStatus.RUNNING,
+        )
+    }  # fmt: skip
+
+
+def test_sensors_and_schedules_say_what_they_do(repository: dg.RepositoryDefinition) -> None:
+    for automation in [*repository.sensor_defs, *repository.schedule_defs]:
+        assert automation.description, automation.name
+
+
+def test_a_range_of_days_is_one_run_not_a_run_a_day(graph: AssetGraph) -> None:
+    policies = {
+        node.key.to_user_string(): node.backfill_policy
+        for node in graph.asset_nodes
+        if node.partitions_def
+    }
+
+    assert set(policies.values()) == {dg.BackfillPolicy.single_run()}
+
+
+def test_partitions_are_utc_days_from_1990_and_include_today() -> None:
+    partitions = daily_partitions()
+    tonight = datetime(2026, 1, 31, 23, 59, tzinfo=UTC)
+
+    assert partitions.get_first_partition_key() == "1990-01-01"
+    with partition_loading_context(effective_dt=tonight):
+        assert partitions.get_last_partition_key() == "2026-01-31"
+    assert partitions.timezone == "UTC"
+
+
+def test_the_first_partition_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RISKHUB_PARTITIONS_START", "2015-06-01")
+
+    assert daily_partitions().get_first_partition_key() == "2015-06-01"
+
+
+def test_runs_start_no_process_per_step(repository: dg.RepositoryDefinition) -> None:
+    assert {job.executor_def.name for job in repository.get_all_jobs()} == {"in_process"}
