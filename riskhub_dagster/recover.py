@@ -47,6 +47,7 @@ def main() -> None:
         if "--runs-to-retry" in sys.argv[1:]:
             print(f"ended {fail_dead_runs(instance)} runs whose code server ended")
             return
+        instance.all_asset_keys()  # a broken event log is told before the start as well
         runs, backfills = recover(instance)
     if runs or backfills:
         print(f"ended {runs} runs and {backfills} backfills that a killed process left behind")

@@ -78,6 +78,8 @@ class DerivedStore:
         days: Sequence[date],
         *,
         replace: bool,
+        read_up_to: int | None = None,
+        rejected: Sequence[int] = (),
     ) -> None:
         """Write the rows of some days to tables (by name) in one transaction.
 
@@ -85,19 +87,24 @@ class DerivedStore:
             days: every day that a row belongs to.
             replace: delete what the days hold first; otherwise only rows of the same landings are
                 replaced, which is how a run adds what landed since the last one.
+            read_up_to: the newest landing that these rows were made from. Rows of later ones are
+                not replaced: another run has added them since.
+            rejected: landings whose verdict is no: nothing that was made from them may stay.
         """
         with writing(self.engine) as connection:
             _lock_days(connection, days)
             for name, rows in tables.items():
                 table = snapshots.metadata.tables[name]
                 if replace:
-                    connection.execute(sa.delete(table).where(table.c.day.in_(days)))
-                else:
-                    positions = sorted({row["position"] for row in rows})
-                    for chunk in _chunks(positions, 500):
-                        connection.execute(sa.delete(table).where(table.c.position.in_(chunk)))
+                    held = sa.delete(table).where(table.c.day.in_(days))
+                    if read_up_to is not None:
+                        held = held.where(table.c.position <= read_up_to)
+                    connection.execute(held)
+                _delete_landings(connection, table, {row["position"] for row in rows})
                 for rows_chunk in _chunks(rows, 5_000):
                     connection.execute(sa.insert(table), list(rows_chunk))
+            for table in (snapshot_weights, risk_metrics, risk_tails):
+                _delete_landings(connection, table, rejected)
 
     def accepted_on(
         self,
@@ -129,24 +136,30 @@ class DerivedStore:
                 .order_by(validated_snapshots.c.position)
             )
             if missing_from is not None:
-                table = snapshots.metadata.tables[missing_from]
-                query = query.where(
-                    ~sa.exists().where(table.c.position == validated_snapshots.c.position)
-                )
+                query = query.where(_missing(missing_from, validated_snapshots.c.position))
             return [Accepted(*row) for row in connection.execute(query)]
 
-    def weights_of(self, first: date, last: date) -> dict[int, dict[str, float]]:
-        """Weights by landing position, of the days `first` to `last`."""
-        with reading(self.engine) as connection:
-            rows = connection.execute(
-                sa.select(
-                    snapshot_weights.c.position,
-                    snapshot_weights.c.symbol,
-                    snapshot_weights.c.weight,
-                )
-                .where(snapshot_weights.c.day.between(first, last))
-                .order_by(snapshot_weights.c.position, snapshot_weights.c.symbol)
+    def weights_of(
+        self, first: date, last: date, *, missing_from: str | None = None
+    ) -> dict[int, dict[str, float]]:
+        """Weights by landing position, of the days `first` to `last`.
+
+        Args:
+            missing_from: only of landings that have no row in this table yet.
+        """
+        query = (
+            sa.select(
+                snapshot_weights.c.position,
+                snapshot_weights.c.symbol,
+                snapshot_weights.c.weight,
             )
+            .where(snapshot_weights.c.day.between(first, last))
+            .order_by(snapshot_weights.c.position, snapshot_weights.c.symbol)
+        )
+        if missing_from is not None:
+            query = query.where(_missing(missing_from, snapshot_weights.c.position))
+        with reading(self.engine) as connection:
+            rows = connection.execute(query)
             weights: dict[int, dict[str, float]] = {}
             for position, symbol, weight in rows:
                 weights.setdefault(position, {})[symbol] = weight
@@ -158,6 +171,17 @@ class DerivedStore:
             rows = connection.execute(
                 sa.select(validated_snapshots)
                 .where(validated_snapshots.c.day.between(first, last))
+                .order_by(validated_snapshots.c.position)
+            )
+            return [dict(row._mapping) for row in rows]
+
+    def quarantined_on(self, first: date, last: date) -> list[Row]:
+        """The rejected snapshots of the days, with their reasons."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(
+                sa.select(validated_snapshots)
+                .where(validated_snapshots.c.day.between(first, last))
+                .where(~validated_snapshots.c.accepted)
                 .order_by(validated_snapshots.c.position)
             )
             return [dict(row._mapping) for row in rows]
@@ -279,6 +303,16 @@ class DerivedStore:
                 .order_by(symbol_budgets.c.symbol)
             )
             return [dict(row._mapping) for row in rows]
+
+
+def _missing(table_name: str, position: sa.Column[int]) -> sa.ColumnElement[bool]:
+    table = snapshots.metadata.tables[table_name]
+    return ~sa.exists().where(table.c.position == position)
+
+
+def _delete_landings(connection: sa.Connection, table: sa.Table, positions: Iterable[int]) -> None:
+    for chunk in _chunks(sorted(positions), 500):
+        connection.execute(sa.delete(table).where(table.c.position.in_(chunk)))
 
 
 def _day_of(connection: sa.Connection, instant: sa.Column[datetime]) -> sa.ColumnElement[Any]:

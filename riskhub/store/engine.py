@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from riskhub.errors import StoreNotMigrated, StoreUnavailable
@@ -74,7 +74,8 @@ def _named_failures() -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise StoreUnavailable("every database connection is busy") from error
-    except (OperationalError, InterfaceError) as error:
+    # Internal: Postgres ended an idle transaction, or is a read-only stand-by after a failover.
+    except (OperationalError, InterfaceError, InternalError) as error:
         reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
         if "no such table" in reason:
             raise StoreNotMigrated(f"{reason}: run `riskhub migrate`") from error

@@ -5,6 +5,9 @@ from typing import Any
 
 import dagster as dg
 
+from riskhub.metrics import CODE_VERSION
+from riskhub.store.derived import Accepted
+from riskhub.store.landing import Landed
 from riskhub_dagster.partitions import daily_partitions
 
 OWNER = "team:risk-platform"
@@ -37,6 +40,7 @@ def daily_asset(
         owners=[OWNER],
         metadata=metadata,
         partitions_def=daily_partitions(),
+        code_version=CODE_VERSION,
         skippable=True,
     )
     # A multi_asset of one, because `backfill_policy` is settled on it and in beta on `asset`.
@@ -49,6 +53,11 @@ def daily_asset(
             max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
         ),
     )
+
+
+def newest_position(read: Sequence[Landed | Accepted]) -> int:
+    """The newest landing among what a run has read; 0 when it was nothing."""
+    return max((snapshot.position for snapshot in read), default=0)
 
 
 def replaces_days(context: dg.AssetExecutionContext) -> bool:

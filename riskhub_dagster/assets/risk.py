@@ -1,13 +1,12 @@
 """From weights to risk numbers."""
 
-from collections import defaultdict
 from datetime import date
 from typing import Any
 
 import dagster as dg
 
 from riskhub.metrics import CODE_VERSION, metrics_of
-from riskhub_dagster.assets.daily import Step, daily_asset, replaces_days
+from riskhub_dagster.assets.daily import Step, daily_asset, newest_position, replaces_days
 from riskhub_dagster.metadata import attach, table
 from riskhub_dagster.partitions import days_of, in_chunks
 from riskhub_dagster.resources import RiskHub
@@ -47,7 +46,11 @@ def risk_metrics(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
     metrics: list[dict[str, Any]] = []
     tails: dict[int, list[dict[str, Any]]] = {}
     for chunk in in_chunks(days):
-        weights = hub.store.weights_of(chunk[0], chunk[-1])
+        missing_from = None if anew else "risk_metrics"
+        weights = hub.store.weights_of(chunk[0], chunk[-1], missing_from=missing_from)
+        accepted = hub.store.accepted_on(chunk[0], chunk[-1], missing_from=missing_from)
+        # One that was accepted a moment ago by another run has no weights yet, and is that run's.
+        with_weights = [snapshot for snapshot in accepted if snapshot.position in weights]
         measured = [
             metrics_of(
                 snapshot,
@@ -56,9 +59,7 @@ def risk_metrics(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
                 window=settings.risk_window,
                 min_returns=settings.risk_min_returns,
             )
-            for snapshot in hub.store.accepted_on(
-                chunk[0], chunk[-1], missing_from=None if anew else "risk_metrics"
-            )
+            for snapshot in with_weights
         ]
         hub.store.write_days(
             {
@@ -67,12 +68,13 @@ def risk_metrics(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
             },
             chunk,
             replace=anew,
+            read_up_to=newest_position(with_weights),
         )
         metrics += (rows.metrics for rows in measured)
         tails |= {rows.metrics["position"]: rows.tails for rows in measured}
 
     shown = [_shown(row, tails[row["position"]]) for row in metrics]
-    attach(context, _per_day(shown))
+    attach(context, _per_day(days, shown))
     unavailable = [row for row in metrics if row["unavailable"]]
     yield dg.AssetCheckResult(
         check_name=NUMBERS_AVAILABLE,
@@ -89,7 +91,6 @@ def risk_metrics(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
     )
     yield dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(metrics),
             "worlds": len({row["world_id"] for row in metrics}),
             "without_numbers": len(unavailable),
             "window": settings.risk_window,
@@ -112,12 +113,12 @@ def _shown(row: dict[str, Any], tails: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _per_day(shown: list[dict[str, Any]]) -> dict[date, dict[str, Any]]:
-    """The day's snapshots, and the VaR99 of each world's newest one: charted by the UI."""
-    by_day: defaultdict[date, dict[str, Any]] = defaultdict(dict)
+def _per_day(days: list[date], shown: list[dict[str, Any]]) -> dict[date, dict[str, Any]]:
+    """The day's rows, and the VaR99 of each world's newest snapshot: charted by the UI."""
+    by_day: dict[date, dict[str, Any]] = {day: {"dagster/row_count": 0} for day in days}
     for row in sorted(shown, key=lambda row: row["as_of"]):
         metadata = by_day[row["day"]]
-        metadata["snapshots"] = metadata.get("snapshots", 0) + 1
+        metadata["dagster/row_count"] += 1
         if row["var99"] is not None:
             metadata[f"var99_{row['world_id']}"] = row["var99"]
     return by_day

@@ -6,7 +6,13 @@ from typing import Any
 
 import dagster as dg
 
-from riskhub_dagster.assets.daily import OWNER, Step, daily_asset, replaces_days
+from riskhub_dagster.assets.daily import (
+    OWNER,
+    Step,
+    daily_asset,
+    newest_position,
+    replaces_days,
+)
 from riskhub_dagster.frames import SCHEMA_VERSION, WEIGHTS, reasons_against, table_schema
 from riskhub_dagster.metadata import attach, table
 from riskhub_dagster.partitions import days_of, in_chunks
@@ -52,7 +58,7 @@ def validated_snapshots(context: dg.AssetExecutionContext, hub: RiskHub) -> Step
     for chunk in in_chunks(days):
         landed = hub.store.landed_on(chunk[0], chunk[-1], only_unvalidated=not anew)
         reasons = reasons_against(landed)
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "position": snapshot.position,
                 "day": snapshot.day,
@@ -67,35 +73,42 @@ def validated_snapshots(context: dg.AssetExecutionContext, hub: RiskHub) -> Step
             }
             for snapshot in landed
         ]
-        hub.store.write_days({"validated_snapshots": rows}, chunk, replace=anew)
+        hub.store.write_days(
+            {"validated_snapshots": rows},
+            chunk,
+            replace=anew,
+            read_up_to=newest_position(landed),
+            rejected=[row["position"] for row in rows if not row["accepted"]],
+        )
         judged += rows
 
-    rejected = [row for row in judged if not row["accepted"]]
     per_day = Counter(row["day"] for row in judged)
-    rejected_per_day = Counter(row["day"] for row in rejected)
+    rejected_per_day = Counter(row["day"] for row in judged if not row["accepted"])
     attach(
         context,
         {
-            day: {"judged": per_day[day], "quarantined": rejected_per_day[day]}
+            day: {
+                "dagster/row_count": per_day[day],
+                "accepted": per_day[day] - rejected_per_day[day],
+                "quarantined": rejected_per_day[day],
+            }
             for day in days
-            if per_day[day]
         },
     )
-    shown = [row | {"why": "; ".join(row["reasons"])} for row in rejected]
+    # From the table: also what earlier runs of these days rejected is still quarantined.
+    quarantined = hub.store.quarantined_on(days[0], days[-1])
+    shown = [{**row, "why": "; ".join(row["reasons"])} for row in quarantined]
     yield dg.AssetCheckResult(
         check_name=NOTHING_QUARANTINED,
-        passed=not rejected,
+        passed=not quarantined,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(rejected)} of {len(judged)} snapshots quarantined",
+        description=f"{len(quarantined)} snapshots of these days are quarantined",
         metadata={"quarantined": table(shown, ["world_id", "version", "stage", "why"])},
     )
-    if judged and len(rejected) == len(judged):
+    if judged and rejected_per_day.total() == len(judged):
         return  # nothing of these days is good: they stay unmaterialized, the run succeeds
     yield dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(judged),
-            "accepted": len(judged) - len(rejected),
-            "quarantined": len(rejected),
             "worlds": len({row["world_id"] for row in judged}),
             "schema_version": SCHEMA_VERSION,
         }
@@ -133,10 +146,13 @@ def snapshot_weights(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
             for snapshot in accepted
             for symbol, weight in json.loads(snapshot.body)["weights"].items()
         ]
-        hub.store.write_days({"snapshot_weights": rows}, chunk, replace=anew)
+        hub.store.write_days(
+            {"snapshot_weights": rows},
+            chunk,
+            replace=anew,
+            read_up_to=newest_position(accepted),
+        )
         rows_per_day.update(row["day"] for row in rows)
         symbols.update(row["symbol"] for row in rows)
-    attach(context, {day: {"rows": count} for day, count in rows_per_day.items()})
-    yield dg.MaterializeResult(
-        metadata={"dagster/row_count": rows_per_day.total(), "symbols": len(symbols)}
-    )
+    attach(context, {day: {"dagster/row_count": rows_per_day[day]} for day in days})
+    yield dg.MaterializeResult(metadata={"symbols": len(symbols)})

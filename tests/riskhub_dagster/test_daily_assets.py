@@ -355,7 +355,7 @@ def test_a_bad_snapshot_is_quarantined_with_its_reason_and_the_run_succeeds(
     }  # fmt: skip
     check = checks(result)["nothing_quarantined"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert check.description == "1 of 2 snapshots quarantined"
+    assert check.description == "1 snapshots of these days are quarantined"
 
 
 def test_a_day_of_bad_snapshots_alone_is_not_materialized_and_nothing_follows(
@@ -400,10 +400,14 @@ def test_each_partition_of_a_range_carries_its_own_numbers(land, compute, store:
     first, second = (day.isoformat() for day in days)
     judged = metadata_of(result, "validated_snapshots")
     assert {
-        key: (found["judged"].value, found["quarantined"].value) for key, found in judged.items()
+        key: (found["dagster/row_count"].value, found["quarantined"].value)
+        for key, found in judged.items()
     } == {first: (1, 0), second: (2, 1)}
     laid_out = metadata_of(result, "snapshot_weights")
-    assert {key: found["rows"].value for key, found in laid_out.items()} == {first: 4, second: 2}
+    assert {key: found["dagster/row_count"].value for key, found in laid_out.items()} == {
+        first: 4,
+        second: 2,
+    }
     measured = metadata_of(result, "risk_metrics")
     var99 = {
         row["day"].isoformat(): row["var"]
@@ -411,7 +415,7 @@ def test_each_partition_of_a_range_carries_its_own_numbers(land, compute, store:
         if (row["method"], row["level"]) == ("historical", "0.99")
     }
     assert {key: found["var99_equities"].value for key, found in measured.items()} == var99
-    assert {key: found["snapshots"].value for key, found in measured.items()} == {
+    assert {key: found["dagster/row_count"].value for key, found in measured.items()} == {
         first: 1, second: 1,
     }  # fmt: skip
 

@@ -562,6 +562,29 @@ def test_replace_makes_the_day_hold_these_rows_and_no_others(store: Store) -> No
     assert [row["position"] for row in store.metrics_on(other, DAY)] == [3]
 
 
+def test_replacing_a_day_keeps_what_landed_after_its_rows_were_read(store: Store) -> None:
+    store.write_days({"risk_metrics": [metrics(1), metrics(2)]}, [DAY], replace=True)
+    # Another run adds landing 9 while this one, which has read up to 2, still computes.
+    store.write_days({"risk_metrics": [metrics(9)]}, [DAY], replace=False)
+    store.write_days({"risk_metrics": [metrics(2, n=250)]}, [DAY], replace=True, read_up_to=2)
+    assert [row["position"] for row in store.metrics_on(DAY, DAY)] == [2, 9]
+
+
+def test_a_rejected_snapshot_loses_all_that_was_made_from_it(store: Store) -> None:
+    made = {
+        "snapshot_weights": [weight(1, "BAC", 1.0), weight(2, "BAC", 1.0)],
+        "risk_metrics": [metrics(1), metrics(2)],
+        "risk_tails": [tail(1), tail(2)],
+    }
+    store.write_days(made, [DAY], replace=True)
+    verdicts = [verdict(1, accepted=False, reasons=["the sum"]), verdict(2)]
+    store.write_days({"validated_snapshots": verdicts}, [DAY], replace=True, rejected=[1])
+    assert store.weights_of(DAY, DAY) == {2: {"BAC": 1.0}}
+    assert store.metrics_on(DAY, DAY) == [metrics(2)]
+    assert store.tails_on(DAY, DAY) == [tail(2)]
+    assert [row["position"] for row in store.quarantined_on(DAY, DAY)] == [1]
+
+
 def test_adding_replaces_only_the_rows_of_the_same_landings(store: Store) -> None:
     first = [tail(1, "0.95"), tail(1, "0.99"), tail(2)]
     store.write_days({"risk_tails": first}, [DAY], replace=False)
