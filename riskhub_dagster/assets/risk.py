@@ -89,18 +89,13 @@ def risk_metrics(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
         passed=not wrong,
         metadata={"wrong": table(wrong, ["position", "method", "level", "var", "es"])},
     )
-    yield dg.MaterializeResult(
-        metadata={
-            "worlds": len({row["world_id"] for row in metrics}),
-            "without_numbers": len(unavailable),
-            "window": settings.risk_window,
-            "code_version": CODE_VERSION,
-            "newest": table(
-                sorted(shown, key=lambda row: row["as_of"], reverse=True)[:12],
-                ["world_id", "stage", "as_of", "var99", "es99", "normal_var99", "volatility"],
-            ),
-        }
-    )
+    metadata: dict[str, Any] = {"window": settings.risk_window, "code_version": CODE_VERSION}
+    if len(days) == 1:  # what is said here is said of each day of a range
+        newest = sorted(shown, key=lambda row: row["as_of"], reverse=True)[:12]
+        metadata["newest"] = table(
+            newest, ["world_id", "stage", "var99", "es99", "normal_var99", "volatility", "as_of"]
+        )
+    yield dg.MaterializeResult(metadata=metadata)
 
 
 def _shown(row: dict[str, Any], tails: list[dict[str, Any]]) -> dict[str, Any]:
@@ -115,10 +110,13 @@ def _shown(row: dict[str, Any], tails: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _per_day(days: list[date], shown: list[dict[str, Any]]) -> dict[date, dict[str, Any]]:
     """The day's rows, and the VaR99 of each world's newest snapshot: charted by the UI."""
-    by_day: dict[date, dict[str, Any]] = {day: {"dagster/row_count": 0} for day in days}
+    by_day: dict[date, dict[str, Any]] = {
+        day: {"dagster/row_count": 0, "without_numbers": 0} for day in days
+    }
     for row in sorted(shown, key=lambda row: row["as_of"]):
         metadata = by_day[row["day"]]
         metadata["dagster/row_count"] += 1
+        metadata["without_numbers"] += row["unavailable"] is not None
         if row["var99"] is not None:
             metadata[f"var99_{row['world_id']}"] = row["var99"]
     return by_day

@@ -107,12 +107,7 @@ def validated_snapshots(context: dg.AssetExecutionContext, hub: RiskHub) -> Step
     )
     if judged and rejected_per_day.total() == len(judged):
         return  # nothing of these days is good: they stay unmaterialized, the run succeeds
-    yield dg.MaterializeResult(
-        metadata={
-            "worlds": len({row["world_id"] for row in judged}),
-            "schema_version": SCHEMA_VERSION,
-        }
-    )
+    yield dg.MaterializeResult(metadata={"schema_version": SCHEMA_VERSION})
 
 
 @daily_asset(
@@ -130,7 +125,6 @@ def snapshot_weights(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
     """Lay the accepted weights out as rows."""
     days, anew = days_of(context.partition_keys), replaces_days(context)
     rows_per_day: Counter[Any] = Counter()
-    symbols: set[str] = set()
     for chunk in in_chunks(days):
         accepted = hub.store.accepted_on(
             chunk[0], chunk[-1], missing_from=None if anew else "snapshot_weights"
@@ -153,6 +147,5 @@ def snapshot_weights(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
             read_up_to=newest_position(accepted),
         )
         rows_per_day.update(row["day"] for row in rows)
-        symbols.update(row["symbol"] for row in rows)
     attach(context, {day: {"dagster/row_count": rows_per_day[day]} for day in days})
-    yield dg.MaterializeResult(metadata={"symbols": len(symbols)})
+    yield dg.MaterializeResult()
