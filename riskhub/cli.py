@@ -2,14 +2,16 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
 
 from riskhub import bootstrap, embedded
 from riskhub.demo import live
-from riskhub.demo.history import Period, parse_periods
+from riskhub.demo.history import DemoFailed, Period, parse_periods
 from riskhub.demo.report import as_table, report
 from riskhub.embedded_redis import serve
 from riskhub.errors import RiskHubError
@@ -22,7 +24,27 @@ HISTORY = "2007-2009,2019-2022"
 console = Console()
 errors = Console(stderr=True)
 
+
+class Commands(TyperGroup):
+    """The commands, where an expected failure is one sentence and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run one; typer itself answers a wrong usage."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            console.print("stopped")
+        except RiskHubError as error:
+            _refuse(str(error))
+        except OSError as error:
+            if error.strerror is None:
+                raise
+            _refuse(f"{error.filename or 'the system'}: {error.strerror}")
+        return None
+
+
 app = typer.Typer(
+    cls=Commands,
     help="riskhub: the single source of truth for portfolio risk snapshots.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -67,6 +89,7 @@ def migrate_command() -> None:
 def api_command() -> None:
     """Serve the HTTP API."""
     settings = load_settings()
+    bootstrap.store(settings).close()  # a database that can't be used is told in a sentence
     _exec(embedded.command_api(settings), settings)
 
 
@@ -105,7 +128,11 @@ def dagster_daemon() -> None:
 @demo.command("history")
 def demo_history(years: HistoryOption = HISTORY) -> None:
     """Post history through the bulk door, have one backfill compute it, print the table."""
-    feed(load_settings(), console, _periods(years), lambda: None)
+    settings, periods = load_settings(), _periods(years)
+    for url in (f"{settings.api_url}/readyz", f"{settings.dagster_url}/server_info"):
+        if not embedded.answers(url):
+            raise DemoFailed(f"nothing answers at {url}; start the hub with `riskhub up`")
+    feed(settings, console, periods, lambda: None)
 
 
 @demo.command("live")
@@ -120,25 +147,24 @@ def demo_report() -> None:
     settings = load_settings()
     store = bootstrap.store(settings)
     try:
-        console.print(as_table(report(store, bootstrap.price_panel(settings.prices_path))))
+        reports = report(store, bootstrap.price_panel(settings.prices_path))
     finally:
         store.close()
+    if not reports:
+        raise DemoFailed("no history has risk numbers yet; `riskhub demo history` makes one")
+    console.print(as_table(reports))
 
 
 def main() -> None:
-    """The `riskhub` command: an expected failure is one sentence and exit code 1."""
-    try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        console.print("stopped")
-    except RiskHubError as error:
-        errors.print(f"[bold red]riskhub:[/] {error}", highlight=False, soft_wrap=True)
-        sys.exit(1)
-    except typer.BadParameter as error:
-        error.show()
-        sys.exit(2)
+    """The `riskhub` command."""
+    app()
+
+
+def _refuse(sentence: str) -> NoReturn:
+    errors.print(
+        Text.assemble(("riskhub: ", "bold red"), sentence), highlight=False, soft_wrap=True
+    )
+    sys.exit(1)
 
 
 def _periods(years: str) -> tuple[Period, ...]:

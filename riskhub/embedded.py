@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +24,21 @@ from riskhub.supervisor import Child
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _PROBE_TIMEOUT_SEC = 2.0
+_POLL_SEC = 0.1
+# How long the children of a killed `riskhub up` may take to end before their ports are "taken".
+_ORPHANS_END_WITHIN_SEC = 20.0
 
 
 class HomeInUse(RiskHubError):
     """Another `riskhub up` works in this directory."""
+
+
+class HomeUnusable(RiskHubError):
+    """The home directory can't be made, or not be written to."""
+
+
+class RedisUnreachable(RiskHubError):
+    """A Redis was configured, and doesn't answer."""
 
 
 class PortTaken(RiskHubError):
@@ -34,15 +46,19 @@ class PortTaken(RiskHubError):
 
 
 @contextmanager
-def exclusive_home(settings: Settings) -> Iterator[None]:
+def exclusive_home(settings: Settings) -> Iterator[bool]:
     """Hold the home directory for one `riskhub up`; the system lets go of it when we die.
+
+    Gives whether the one before was killed: it had no time to take its name off.
 
     Raises:
         HomeInUse: naming the other process.
+        HomeUnusable: it can't be made or written to.
     """
-    settings.home.mkdir(parents=True, exist_ok=True)
-    path = settings.home / "up.lock"
-    with path.open("a+") as lock:
+    with _named_refusals(settings):
+        settings.home.mkdir(parents=True, exist_ok=True)
+        lock = (settings.home / "up.lock").open("a+")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -53,14 +69,23 @@ def exclusive_home(settings: Settings) -> Iterator[None]:
                 f"another `riskhub up` (process {lock.read().strip() or 'unknown'}) uses "
                 f"{settings.home.resolve()}; stop it, or set RISKHUB_HOME to another directory"
             ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+        lock.seek(0)
+        was_killed = bool(lock.read())
+        with _named_refusals(settings):
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+        try:
+            yield was_killed
+        finally:
+            lock.truncate(0)
 
 
-def check_ports(settings: Settings) -> None:
+def check_ports(settings: Settings, *, orphans: bool = False) -> None:
     """Say at once, and for all of them, which ports are taken and how to choose others.
+
+    Args:
+        orphans: children of a killed `riskhub up` may be about to end; wait for them a while.
 
     Raises:
         PortTaken: naming each port and its setting.
@@ -72,26 +97,59 @@ def check_ports(settings: Settings) -> None:
     }
     if settings.redis_url is None:
         wanted["RISKHUB_EMBEDDED_REDIS_PORT"] = ("127.0.0.1", settings.embedded_redis_port)
-    taken = [
+    names_of: dict[int, list[str]] = {}
+    for name, (_, port) in wanted.items():
+        names_of.setdefault(port, []).append(name)
+    shared = [
+        f"{' and '.join(names)} are the same, {port}"
+        for port, names in names_of.items()
+        if names[1:]
+    ]
+    if shared:
+        raise PortTaken("; ".join(shared))
+    deadline = time.monotonic() + (_ORPHANS_END_WITHIN_SEC if orphans else 0.0)
+    while taken := [
         f"port {port} is taken (choose another with {name})"
         for name, (host, port) in wanted.items()
         if not _is_free(host, port)
-    ]
-    if taken:
-        raise PortTaken("; ".join(taken))
+    ]:
+        if time.monotonic() >= deadline:
+            raise PortTaken("; ".join(taken))
+        time.sleep(_POLL_SEC)
+
+
+def check_redis(settings: Settings) -> None:
+    """Say at once that a Redis which was configured doesn't answer.
+
+    Raises:
+        RedisUnreachable: naming its setting.
+    """
+    if settings.redis_url is None:
+        return
+    try:
+        with bootstrap.redis_client(settings) as client:
+            client.ping()
+    except (redis.RedisError, ValueError) as error:
+        # The URL itself is not shown: it may hold a password.
+        raise RedisUnreachable(f"the Redis of RISKHUB_REDIS_URL can't be used: {error}") from error
 
 
 def prepare_dagster_home(settings: Settings) -> None:
-    """Lay out ``$DAGSTER_HOME``: the instance's settings, and a workspace of one code server."""
-    settings.dagster_home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(_REPOSITORY / "dagster.yaml", settings.dagster_home / "dagster.yaml")
-    workspace_file(settings).write_text(
-        "load_from:\n"
-        "  - grpc_server:\n"
-        "      host: 127.0.0.1\n"
-        f"      port: {settings.code_server_port}\n"
-        "      location_name: riskhub\n"
-    )
+    """Lay out ``$DAGSTER_HOME``: the instance's settings, and a workspace of one code server.
+
+    Raises:
+        HomeUnusable: it can't be written.
+    """
+    with _named_refusals(settings):
+        settings.dagster_home.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_REPOSITORY / "dagster.yaml", settings.dagster_home / "dagster.yaml")
+        workspace_file(settings).write_text(
+            "load_from:\n"
+            "  - grpc_server:\n"
+            "      host: 127.0.0.1\n"
+            f"      port: {settings.code_server_port}\n"
+            "      location_name: riskhub\n"
+        )
 
 
 def workspace_file(settings: Settings) -> Path:
@@ -116,15 +174,28 @@ def environment(settings: Settings) -> dict[str, str]:
 def foundations(settings: Settings) -> list[Child]:
     """What everything else needs: the stand-in for Redis, the API, the code server."""
     children = [
-        Child("api", command_api(settings), lambda: _answers(f"{settings.api_url}/readyz")),
+        Child(
+            "api",
+            command_api(settings),
+            lambda: answers(f"{settings.api_url}/readyz"),
+            about=settings.api_url,
+        ),
         Child(
             "code",
             command_code_server(settings),
             lambda: not _is_free("127.0.0.1", settings.code_server_port),
+            about="the Dagster definitions, and the runs",
+            # Runs are its children and end with it; Dagster has no other way to hear of it.
+            after_death=[*command_recover(), "--runs-to-retry"],
         ),
     ]
     if settings.redis_url is None:
-        redis_child = Child("redis", command_redis(settings), lambda: _pings(settings))
+        redis_child = Child(
+            "redis",
+            command_redis(settings),
+            lambda: _pings(settings),
+            about=f"{settings.effective_redis_url} (a stand-in, in memory)",
+        )
         children.insert(0, redis_child)
     return children
 
@@ -135,16 +206,34 @@ def orchestration(settings: Settings) -> list[Child]:
         Child(
             "dagster",
             command_webserver(settings),
-            lambda: _answers(f"{settings.dagster_url}/server_info"),
+            lambda: answers(f"{settings.dagster_url}/server_info"),
+            about=settings.dagster_url,
+            chatter=" - INFO - ",
         ),
-        Child("daemon", command_daemon(settings), _daemon_is_healthy(settings)),
+        Child(
+            "daemon",
+            command_daemon(settings),
+            _daemon_is_healthy(settings),
+            about="sensors, schedules and backfills",
+            chatter="No cursor for event type",
+        ),
     ]
 
 
 def live_producer(settings: Settings) -> Child:
     """The demo's live producer."""
     command = [sys.executable, "-m", "riskhub", "demo", "live"]
-    return Child("live", command, lambda: _answers(f"{settings.api_url}/healthz"))
+    return Child(
+        "live",
+        command,
+        lambda: answers(f"{settings.api_url}/healthz"),
+        about="posts six paper worlds every 30 s",
+    )
+
+
+def command_recover() -> list[str]:
+    """Puts right what killed processes left in Dagster's storage."""
+    return [sys.executable, "-m", "riskhub_dagster.recover"]
 
 
 def command_redis(settings: Settings) -> list[str]:
@@ -190,6 +279,18 @@ def command_daemon(settings: Settings) -> list[str]:
     ]  # fmt: skip
 
 
+@contextmanager
+def _named_refusals(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or settings.home
+        raise HomeUnusable(
+            f"can't write to {where}: {error.strerror}; make room for it, or set RISKHUB_HOME to "
+            "another directory"
+        ) from error
+
+
 def _is_free(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -202,7 +303,8 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether something answers a GET with success."""
     try:
         return httpx.get(url, timeout=_PROBE_TIMEOUT_SEC).is_success
     except httpx.TransportError:
@@ -231,7 +333,10 @@ def _daemon_is_healthy(settings: Settings) -> Callable[[], bool]:
             ).raise_for_status()
         except httpx.HTTPError:
             return False
-        statuses = answer.json()["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+        data = answer.json()["data"]
+        if data is None:  # its storage doesn't answer yet
+            return False
+        statuses = data["instance"]["daemonHealth"]["allDaemonStatuses"]
         return all(status["healthy"] for status in statuses if status["required"])
 
     return healthy

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,10 +25,16 @@ from riskhub.errors import RiskHubError
 
 MAX_RESTARTS = 3
 RESTART_WINDOW_SEC = 300.0
-STOP_TIMEOUT_SEC = 15.0
+# What is killed after it is a run at work: its day is not written, and computed the next time.
+STOP_TIMEOUT_SEC = 5.0
 _POLL_SEC = 0.1
+_LAST_LINES_SEC = 2.0
 _PR_SET_PDEATHSIG = 1
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_magenta")
+# Of a traceback the terminal gets the error, its log the rest.
+_DETAIL = re.compile(
+    r"\s|\W*$|Traceback \(most recent|Stack Trace:|During handling|The above exception|\(Background"
+)
 
 
 class ChildFailed(RiskHubError):
@@ -36,12 +43,21 @@ class ChildFailed(RiskHubError):
 
 @dataclass(frozen=True)
 class Child:
-    """A process to keep: its command, and how to tell that it serves."""
+    """A process to keep: its command, and how to tell that it serves.
+
+    Args:
+        about: what to say of it once it is ready, such as its address.
+        chatter: a pattern of lines that are kept in its log, but aren't worth the terminal.
+        after_death: a command to run, when it ended by itself, before it is started again.
+    """
 
     name: str
     command: Sequence[str]
     is_ready: Callable[[], bool]
     ready_timeout_sec: float = 60.0
+    about: str = ""
+    chatter: str | None = None
+    after_death: Sequence[str] = ()
 
 
 @dataclass
@@ -50,6 +66,7 @@ class _Running:
     colour: str
     log: logging.Logger
     process: subprocess.Popen[str]
+    pump: threading.Thread
     restarts: list[float] = field(default_factory=list)
 
 
@@ -75,11 +92,13 @@ class Supervisor:
         for child in children:
             colour = _COLOURS[len(self._running) % len(_COLOURS)]
             log = _file_log(child.name, self._logs)
-            running = _Running(child, colour, log, self._spawn(child, colour, log))
+            running = _Running(child, colour, log, *self._spawn(child, colour, log))
             self._running.append(running)
             started.append(running)
         for running in started:
             self._await_ready(running)
+            name = f"{running.child.name:<8}"
+            self._console.print(f"  [green]✓[/] {name} {running.child.about}".rstrip())
 
     def watch(self) -> None:
         """From now on start again, in the background, whatever ends by itself."""
@@ -103,6 +122,10 @@ class Supervisor:
                 # Also what outlived its parent, such as a run's worker.
                 _signal_group(running.process, signal.SIGKILL)
                 running.process.wait()
+                running.pump.join(_LAST_LINES_SEC)
+                for handler in running.log.handlers:
+                    with contextlib.suppress(OSError):  # a full disk
+                        handler.close()
 
     def _await_ready(self, running: _Running) -> None:
         child = running.child
@@ -142,9 +165,15 @@ class Supervisor:
             f"[bold yellow]{child.name} {_ended(code)}; starting it again ({attempt})[/]"
         )
         _signal_group(running.process, signal.SIGKILL)
-        running.process = self._spawn(child, running.colour, running.log)
+        if child.after_death:
+            subprocess.run(
+                child.after_death, env=self._environment, capture_output=True, check=False
+            )
+        running.process, running.pump = self._spawn(child, running.colour, running.log)
 
-    def _spawn(self, child: Child, colour: str, log: logging.Logger) -> subprocess.Popen[str]:
+    def _spawn(
+        self, child: Child, colour: str, log: logging.Logger
+    ) -> tuple[subprocess.Popen[str], threading.Thread]:
         process = subprocess.Popen(
             list(child.command),
             env=self._environment,
@@ -157,31 +186,40 @@ class Supervisor:
             start_new_session=True,
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
         )
-        threading.Thread(
-            target=self._pump, args=(process, child.name, colour, log), daemon=True
-        ).start()
-        return process
+        pump = threading.Thread(target=self._pump, args=(process, child, colour, log), daemon=True)
+        pump.start()
+        return process, pump
 
     def _pump(
-        self, process: subprocess.Popen[str], name: str, colour: str, log: logging.Logger
+        self, process: subprocess.Popen[str], child: Child, colour: str, log: logging.Logger
     ) -> None:
         assert process.stdout is not None  # noqa: S101 - it was asked for
-        for line in process.stdout:
-            text = line.rstrip()
-            log.info(text)
-            if not self._stopping.is_set():
-                self._console.print(
-                    Text.assemble((f"{name:<10} │ ", colour), Text.from_ansi(text)), soft_wrap=True
-                )
+        with process.stdout as lines:
+            for line in lines:
+                text = Text.from_ansi(line.rstrip())
+                log.info(text.plain)
+                is_chatter = child.chatter and re.search(child.chatter, text.plain)
+                if not (is_chatter or _DETAIL.match(text.plain) or self._stopping.is_set()):
+                    self._console.print(
+                        Text.assemble((f"{child.name:<8} │ ", colour), text), soft_wrap=True
+                    )
 
     def _log_of(self, child: Child) -> Path:
         return self._logs / f"{child.name}.log"
 
 
+class _LogFile(RotatingFileHandler):
+    """A log that gives up a line when the disk is full, and nothing else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+
 def _file_log(name: str, folder: Path) -> logging.Logger:
     folder.mkdir(parents=True, exist_ok=True)
     log = logging.Logger(name)
-    handler = RotatingFileHandler(folder / f"{name}.log", maxBytes=10 * 2**20, backupCount=2)
+    handler = _LogFile(folder / f"{name}.log", maxBytes=10 * 2**20, backupCount=2, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     return log

@@ -1,20 +1,21 @@
 """`riskhub up`: the whole embedded profile in one terminal, and the demo that feeds it."""
 
+import contextlib
+import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from datetime import date
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
+import redis
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from riskhub import bootstrap, embedded
 from riskhub.demo import history, live
-from riskhub.demo.history import DemoFailed, Period
+from riskhub.demo.history import Alive, DemoFailed, Period
 from riskhub.demo.report import as_table, report
 from riskhub.errors import RiskHubError
 from riskhub.settings import Settings
@@ -23,8 +24,11 @@ from riskhub.supervisor import Supervisor
 
 _POLL_SEC = 0.5
 _LIVE_PASS_TIMEOUT_SEC = 150.0
+_FULL_BYTES = 2**20
 
-Alive = Callable[[], None]
+
+class DiskFull(RiskHubError):
+    """Something failed while the disk had no room; the text says what."""
 
 
 def up(
@@ -43,39 +47,43 @@ def up(
     Raises:
         RiskHubError: what went wrong, in a sentence. Every child is ended before.
     """
-    # Both, and explicitly: a shell that starts us in the background has SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    bootstrap.price_panel(settings.prices_path)  # a corrupt file is told before anything starts
-    with embedded.exclusive_home(settings):
-        embedded.check_ports(settings)
+    _on_end_signals(_interrupt)
+    panel = bootstrap.price_panel(settings.prices_path)  # a corrupt file is told before the start
+    if demo:
+        history.check_periods(panel, periods)
+    with embedded.exclusive_home(settings) as was_killed:
+        embedded.check_ports(settings, orphans=was_killed)
+        embedded.check_redis(settings)
         embedded.prepare_dagster_home(settings)
+        console.print(f"starting riskhub in {settings.home.resolve()}", soft_wrap=True)
         environment = embedded.environment(settings)
         migrate(create_engine(settings.effective_database_url))
-        _recover(environment)
         supervisor = Supervisor(console, settings.home / "logs", environment)
         try:
-            with console.status("starting the hub and Dagster…"):
+            with console.status("starting…"):
+                _recover(environment)
                 supervisor.start(embedded.foundations(settings))
                 supervisor.start(embedded.orchestration(settings))
+                if demo:
+                    supervisor.start([embedded.live_producer(settings)])
             supervisor.watch()
-            _say_where(settings, console)
             if demo:
-                supervisor.start([embedded.live_producer(settings)])
                 feed(settings, console, periods, supervisor.raise_failure)
-                _say_where(settings, console)
             if exit_when_ready:
                 if demo:
                     await_live_pass(settings, console, supervisor.raise_failure)
                 return
-            console.print("serving; Ctrl-C ends it")
+            _say_what_next(settings, console, demo=demo)
             while True:
                 supervisor.raise_failure()
                 time.sleep(_POLL_SEC)
-        except httpx.TransportError as error:
-            supervisor.raise_failure()
-            raise DemoFailed(f"no answer from {error.request.url}: {error}") from error
+        except RiskHubError as error:
+            if shutil.disk_usage(settings.home).free < _FULL_BYTES:
+                raise DiskFull(f"the disk of {settings.home.resolve()} is full: {error}") from error
+            raise
         finally:
+            # A second Ctrl-C must not cut the orderly end short.
+            _on_end_signals(signal.SIG_IGN)
             with console.status("stopping…"):
                 supervisor.stop()
 
@@ -90,32 +98,35 @@ def feed(settings: Settings, console: Console, periods: tuple[Period, ...], aliv
         alive: raises when the processes that do the work are gone.
     """
     panel = bootstrap.price_panel(settings.prices_path)
+    history.check_periods(panel, periods)
     store = bootstrap.store(settings)
     snapshots = history.documents(panel, periods)
     try:
         with _progress(console) as progress, httpx.Client(timeout=120.0) as client:
             posting = progress.add_task("landing history", total=len(snapshots))
             statuses = history.post(
-                client, settings, snapshots, lambda n: progress.advance(posting, n)
+                client, settings, snapshots, lambda n: progress.advance(posting, n), alive
             )
-            pending = store.pending_days(stage=history.STAGE).days
-            computing = progress.add_task(
-                "computing days", total=len(pending), completed=0, visible=bool(pending)
-            )
+            pending = [day.day for day in store.pending_days(stage=history.STAGE).days]
             if pending:
-                days = [day.day for day in pending]
-                backfill = history.launch_backfill(client, settings, days)
-                for _ in history.follow_backfill(client, settings, backfill):
-                    alive()
-                    left = len(store.pending_days(stage=history.STAGE).days)
-                    progress.update(computing, completed=len(pending) - left)
+                backfill = history.launch_backfill(client, settings, pending, alive)
+                progress.console.print(
+                    f"{len(pending)} days to compute, in one backfill; "
+                    "Dagster looks for one every 30 s:\n"
+                    f"  {settings.dagster_url}/runs/b/{backfill}"
+                )
+                # Without a total the bar is seen to wait.
+                computing = progress.add_task("computing days", total=None)
+                for _ in history.follow_backfill(client, settings, backfill, alive):
+                    if done := len(pending) - len(store.pending_days(stage=history.STAGE).days):
+                        progress.update(computing, total=len(pending), completed=done)
                     time.sleep(_POLL_SEC)
-                progress.update(computing, completed=len(pending))
+                progress.update(computing, total=len(pending), completed=len(pending))
         left_over = [day.day for day in store.pending_days(stage=history.STAGE).days]
         if left_over:
             raise DemoFailed(f"the backfill ended, but {_some(left_over)} have no numbers")
         console.print(
-            f"{statuses.get(201, 0)} snapshots landed, {statuses.get(200, 0)} were there already"
+            f"{statuses.get(201, 0)} snapshots landed, {statuses.get(200, 0)} were there already\n"
         )
         console.print(as_table(report(store, panel)))
     finally:
@@ -125,6 +136,7 @@ def feed(settings: Settings, console: Console, periods: tuple[Period, ...], aliv
 def await_live_pass(settings: Settings, console: Console, alive: Alive) -> None:
     """Wait until a paper snapshot that was posted live has numbers, and symbols have budgets."""
     store = bootstrap.store(settings)
+    client = bootstrap.redis_client(settings)
     today_has_numbers = today_has_budgets = False
     deadline = time.monotonic() + _LIVE_PASS_TIMEOUT_SEC
     try:
@@ -145,21 +157,23 @@ def await_live_pass(settings: Settings, console: Console, alive: Alive) -> None:
                     for day in newest
                     for row in store.metrics_on(day, day)
                 )
-                with bootstrap.redis_client(settings) as client:
+                # Without an answer it is being started again.
+                with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
                     keys = client.scan_iter("quantum:portfolio:budget:*", count=1000)
                     today_has_budgets = next(iter(keys), None) is not None
         console.print("the live worlds have risk numbers, and their symbols have budgets")
     finally:
+        client.close()
         store.close()
 
 
 def _recover(environment: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "riskhub_dagster.recover"],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        embedded.command_recover(), env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        said = [line for line in done.stderr.splitlines() if line[:1].isalpha()]
+        last = said[-1] if said else "no message"
         raise RiskHubError(
             f"Dagster's storage in {environment['DAGSTER_HOME']} is unusable: {last}"
         )
@@ -175,17 +189,32 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _say_where(settings: Settings, console: Console) -> None:
-    console.print(f"  Dagster UI  [link]{settings.dagster_url}[/link]")
-    console.print(f"  hub API     [link]{settings.api_url}/docs[/link]")
+def _say_what_next(settings: Settings, console: Console, *, demo: bool) -> None:
+    graph, docs = f"{settings.dagster_url}/asset-groups", f"{settings.api_url}/docs"
+    latest = f"{settings.api_url}/risk-hub/worlds/ew20/snapshots/latest"
+    lines = [
+        f"  [bold]where a number came from[/]  [link={graph}]{graph}[/link]",
+        f"  [bold]the hub's API[/]             [link={docs}]{docs}[/link]",
+        f"  [bold]logs[/]                      {settings.home.resolve() / 'logs'}",
+    ]
+    if demo:
+        lines.append(f"  [bold]the newest live snapshot[/]\n    curl {latest}")
+    else:
+        lines.append("  [bold]six worlds to look at[/]     riskhub demo history")
+    console.print("\n".join(["", *lines, "", "serving; Ctrl-C ends it"]), soft_wrap=True)
 
 
 def _some(days: list[date]) -> str:
     return f"{len(days)} days ({days[0]} …)" if len(days) > 1 else str(days[0])
 
 
-def _interrupt(_number: int, _frame: Any) -> None:
-    # A second signal must not cut the orderly end short.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _on_end_signals(action: Any) -> None:
+    # Explicitly: a shell that starts us in the background has SIGINT ignored. A terminal that was
+    # closed ends us too, unless `nohup` was told to prevent that.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, action)
+
+
+def _interrupt(_number: int, _frame: Any) -> NoReturn:
     raise KeyboardInterrupt

@@ -1,10 +1,12 @@
 """History: one snapshot per world and trading day through the bulk door, then one backfill."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import httpx
 
@@ -17,6 +19,9 @@ from riskhub.settings import Settings
 STAGE = "backtest"
 ACTOR = "riskhub-demo"
 LINES_PER_REQUEST = 2_000
+# A process that was killed is back in seconds, on a busy machine too.
+PATIENCE_SEC = 60.0
+_POLL_SEC = 0.5
 ASSETS = ("validated_snapshots", "snapshot_weights", "risk_metrics")
 
 _LAUNCH = """
@@ -43,6 +48,10 @@ _UNDER_WAY = {"REQUESTED"}
 _SUCCEEDED = {"COMPLETED", "COMPLETED_SUCCESS"}
 
 
+Alive = Callable[[], None]
+_T = TypeVar("_T")
+
+
 class DemoFailed(RiskHubError):
     """A step of the demo did not do what it should; the text says which, and what it heard."""
 
@@ -62,14 +71,47 @@ def parse_periods(text: str) -> tuple[Period, ...]:
     """Periods from text such as ``2007-2009,2019-2022``. Raises ValueError."""
     periods = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not (first.isdigit() and (last or first).isdigit()):
+        first, dash, last = part.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal()):
             raise ValueError(f"{part!r} is not a year or two years with a dash between")
-        period = Period(date(int(first), 1, 1), date(int(last or first), 12, 31))
+        period = Period(date(int(first), 1, 1), date(int(last), 12, 31))
         if period.first > period.last:
             raise ValueError(f"{part!r} ends before it begins")
         periods.append(period)
     return tuple(periods)
+
+
+def check_periods(panel: PricePanel, periods: Sequence[Period]) -> None:
+    """Say so when there is nothing to post.
+
+    Raises:
+        DemoFailed: no trading day of the panel lies in the periods.
+    """
+    if not any(day in period for period in periods for day in panel.days):
+        raise DemoFailed(
+            f"no prices for the years asked for: they go from {panel.days[0]} to {panel.days[-1]}"
+        )
+
+
+def patiently(ask: Callable[[], _T], alive: Alive) -> _T:
+    """What `ask` gives; asked again while a process that was killed is being started again.
+
+    Args:
+        alive: raises when a process is gone for good.
+
+    Raises:
+        DemoFailed: no answer for too long.
+    """
+    deadline = time.monotonic() + PATIENCE_SEC
+    while True:
+        try:
+            return ask()
+        except httpx.TransportError as error:
+            alive()
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"no answer from {error.request.url}: {error}") from error
+            time.sleep(_POLL_SEC)
 
 
 def documents(panel: PricePanel, periods: Sequence[Period]) -> list[dict[str, Any]]:
@@ -96,25 +138,29 @@ def post(
     settings: Settings,
     snapshots: Sequence[dict[str, Any]],
     advanced: Callable[[int], None],
+    alive: Alive,
 ) -> dict[int, int]:
     """Post snapshots through the bulk door; how often each status was answered.
 
     Args:
         advanced: told how many lines each request carried.
+        alive: see `patiently`. Posting a snapshot twice stores it once.
 
     Raises:
-        DemoFailed: the hub refused one, with its reason.
+        DemoFailed: the hub refused one, with its reason, or doesn't answer.
     """
     statuses: dict[int, int] = {}
     for start in range(0, len(snapshots), LINES_PER_REQUEST):
         lines = snapshots[start : start + LINES_PER_REQUEST]
-        answer = client.post(
+        send = partial(
+            client.post,
             f"{settings.api_url}/risk-hub/snapshots:batch",
             content="".join(f"{json.dumps(line)}\n" for line in lines).encode(),
             headers=headers(settings, STAGE) | {"Content-Type": "application/x-ndjson"},
         )
+        answer = patiently(send, alive)
         if answer.status_code != httpx.codes.OK:
-            raise DemoFailed(f"the bulk door answered {answer.status_code}: {answer.text[:300]}")
+            raise DemoFailed(f"the bulk door answered {answer.status_code}: {_detail(answer)}")
         for result in map(json.loads, answer.text.splitlines()):
             status = result["status"]
             if status >= httpx.codes.BAD_REQUEST:
@@ -128,10 +174,13 @@ def post(
     return statuses
 
 
-def launch_backfill(client: httpx.Client, settings: Settings, days: Sequence[date]) -> str:
+def launch_backfill(
+    client: httpx.Client, settings: Settings, days: Sequence[date], alive: Alive
+) -> str:
     """Ask Dagster, as its UI does, to compute days; gives the backfill's id.
 
-    The days are filled up to ranges, each of which Dagster computes in one run.
+    The days are filled up to ranges, each of which Dagster computes in one run. Should an answer
+    get lost, it is asked twice: the days are then computed twice, with the same result.
     """
     keys = [str(day) for first, last in stretches(days) for day in each_day(first, last)]
     params = {
@@ -140,26 +189,31 @@ def launch_backfill(client: httpx.Client, settings: Settings, days: Sequence[dat
         "title": "demo: history",
         "tags": [{"key": "riskhub/demo", "value": "history"}],
     }
-    answer = _ask(client, settings, _LAUNCH, {"params": params})["launchPartitionBackfill"]
+    launch = partial(_ask, client, settings, _LAUNCH, {"params": params})
+    answer = patiently(launch, alive)["launchPartitionBackfill"]
     if answer["__typename"] != "LaunchBackfillSuccess":
         raise DemoFailed(f"Dagster did not launch the backfill: {_said(answer)}")
     return str(answer["backfillId"])
 
 
-def follow_backfill(client: httpx.Client, settings: Settings, backfill_id: str) -> Iterator[None]:
+def follow_backfill(
+    client: httpx.Client, settings: Settings, backfill_id: str, alive: Alive
+) -> Iterator[None]:
     """Yield whenever the backfill was found still under way; return when it has succeeded.
 
     Raises:
         DemoFailed: it failed or was cancelled.
     """
+    look = partial(_ask, client, settings, _STATUS, {"id": backfill_id})
     while True:
-        answer = _ask(client, settings, _STATUS, {"id": backfill_id})["partitionBackfillOrError"]
+        alive()
+        answer = patiently(look, alive)["partitionBackfillOrError"]
         if answer["__typename"] != "PartitionBackfill":
             raise DemoFailed(f"Dagster lost the backfill {backfill_id}: {_said(answer)}")
         if answer["status"] in _SUCCEEDED:
             return
         if answer["status"] not in _UNDER_WAY:
-            why = (answer["error"] or {}).get("message", "see its runs in the Dagster UI")
+            why = _said(answer["error"]) if answer["error"] else "see its runs in the Dagster UI"
             raise DemoFailed(f"the backfill {backfill_id} ended as {answer['status']}: {why}")
         yield
 
@@ -179,10 +233,19 @@ def _ask(
     )
     body = answer.json()
     if body.get("errors"):
-        raise DemoFailed(f"Dagster answered: {body['errors'][0]['message']}")
+        raise DemoFailed(f"Dagster answered: {_said(body['errors'][0])}")
     data: dict[str, Any] = body["data"]
     return data
 
 
 def _said(answer: dict[str, Any]) -> str:
-    return str(answer.get("message", answer["__typename"]))
+    # Of an SQL error the first line says what happened, the rest what was asked.
+    return str(answer.get("message") or answer["__typename"]).splitlines()[0]
+
+
+def _detail(answer: httpx.Response) -> str:
+    """What a problem document says, or the start of anything else."""
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:300]

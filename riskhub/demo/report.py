@@ -35,13 +35,14 @@ class WorldReport:
 
 
 def report(store: Store, panel: PricePanel) -> list[WorldReport]:
-    """The history of every world that has one, from the tables that the backfill wrote."""
+    """The history of every world that has one, from the tables that the backfill wrote.
+
+    A world has one when a VaR of it can be held against a next day's loss.
+    """
     reports = []
     row_of = {day: row for row, day in enumerate(panel.return_days)}
     for world in worlds_of(panel):
         history = store.tail_history(world.world_id, stage=STAGE, method="historical", level=LEVEL)
-        if not history:
-            continue
         weights = store.weights_history(world.world_id, stage=STAGE)
         columns = panel.columns(world.symbols)
         days, var, losses = [], [], []
@@ -55,6 +56,8 @@ def report(store: Store, panel: PricePanel) -> list[WorldReport]:
             days.append(day)
             var.append(known["var"])
             losses.append(-float(np.dot([held[symbol] for symbol in world.symbols], returns)))
+        if not losses:
+            continue
         beyond = exceedances(var, losses)
         worst = int(np.argmax(losses))
         reports.append(
@@ -87,7 +90,8 @@ def as_table(reports: Sequence[WorldReport]) -> Table:
     table = Table(
         title=f"VaR and ES at 99 %, historical, one day, 500 returns, as of {last_day}",
         title_justify="left",
-        caption="Exceedances: days with a loss larger than the VaR of the day before; 1 % expected",
+        # No wider than the table, or it is wrapped.
+        caption="> VaR: days that lost more than the VaR of the day before; 1 % expected",
         caption_justify="left",
     )
     table.add_column("world", style="bold")
