@@ -41,3 +41,7 @@ class StoreUnavailable(RiskHubError):
 
 class StoreNotMigrated(RiskHubError):
     """The database has no tables of ours, or those of another version."""
+
+
+class DatabaseUrlInvalid(RiskHubError):
+    """The setting that names the database is no URL, or not one of a database we know."""

@@ -9,25 +9,31 @@ import sys
 
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 _DEAD = [
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+_QUEUED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
 
 
 def recover(instance: dg.DagsterInstance) -> tuple[int, int]:
     """End dead runs and backfills; gives how many of each.
 
-    Queued runs stay: the daemon takes them up. What an ended run had not computed is pending in
-    the store, where the landing sensor and the demo find it.
+    Queued runs stay, and the daemon takes them up; those of an ended backfill end with it. What an
+    ended run had not computed is pending in the store, where the landing sensor and the demo find
+    it.
     """
-    runs = instance.get_runs(filters=dg.RunsFilter(statuses=_DEAD))
-    for run in runs:
-        instance.report_run_canceled(run, "The process ended before this run did.")
     requested = BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])
     backfills = instance.get_backfills(filters=requested)
+    runs = list(instance.get_runs(filters=dg.RunsFilter(statuses=_DEAD)))
+    if backfills:
+        tags = {BACKFILL_ID_TAG: [backfill.backfill_id for backfill in backfills]}
+        runs += instance.get_runs(filters=dg.RunsFilter(statuses=_QUEUED, tags=tags))
+    for run in runs:
+        instance.report_run_canceled(run, "The process ended before this run did.")
     for backfill in backfills:
         instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELED))  # type: ignore[no-untyped-call]
     return len(runs), len(backfills)

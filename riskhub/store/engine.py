@@ -11,10 +11,16 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from riskhub.errors import StoreNotMigrated, StoreUnavailable
+from riskhub.errors import DatabaseUrlInvalid, StoreNotMigrated, StoreUnavailable
 
 SQLITE_BUSY_TIMEOUT_SEC = 30
 _WRITES = "riskhub_writes"
@@ -24,10 +30,22 @@ def create_engine(url: str) -> sa.Engine:
     """An engine for ``sqlite:///path`` or ``postgresql+psycopg://...``; opens no connection.
 
     A plain ``postgresql://`` is taken as psycopg 3.
+
+    Raises:
+        DatabaseUrlInvalid: it is no URL, or names another database; it isn't repeated, for it may
+            hold a password.
     """
-    parsed = sa.make_url(url)
+    try:
+        parsed = sa.make_url(url)
+    except ArgumentError as error:
+        raise DatabaseUrlInvalid("the database URL can't be read as one") from error
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise DatabaseUrlInvalid(
+            f"the database URL begins with {parsed.drivername}://; riskhub uses sqlite:// or "
+            "postgresql+psycopg://"
+        )
     if parsed.get_backend_name() == "sqlite":
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,7 @@ HISTORY = "2000-2009"
 DAYS = 2515  # trading days of those years
 WORLDS = ("ew20", "buyhold", "banks", "energy", "tech3", "defensive")
 TABLES = ("validated_snapshots", "snapshot_weights", "risk_metrics", "risk_tails")
+UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 # Dagster looks for backfills every 30 s; the daemon of these tests does so every second.
 QUICK_DAEMON = """
 import sys
@@ -259,6 +260,8 @@ def killed(home: Home, interrupted: Left) -> Killed:
     up.wait_for(lambda: bool(budgets()[0]))
     up.wait_for(lambda: {"landing_sensor", "budgets_every_minute"} <= _succeeded(home))
     up.wait_for(lambda: bool(_freshness(home)))
+    # Live runs come and go; one that died unnoticed would be "started" for an hour.
+    up.wait_for(lambda: not [run for run in _runs(home) if run["status"] in UNFINISHED])
     answer = httpx.get(home.url("API", "/risk-hub/worlds/ew20/snapshots/latest"), timeout=10)
     latest = answer.raise_for_status().json()
     age = datetime.now(UTC) - datetime.fromisoformat(latest["as_of"])

@@ -73,11 +73,12 @@ def shell(
     }
     # Should something start that must not, it ends by itself.
     ends = {"RISKHUB_EXIT_WHEN_READY": "1"}
+    before = set(psutil.Process().children())  # services of the whole test run, for example
     yield Shell(ports | ends | {"RISKHUB_HOME": str(tmp_path / "home")})
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    children = [child.cmdline() for child in psutil.Process().children()]
-    assert not [words for words in children if "riskhub" in " ".join(words)]
+    started = set(psutil.Process().children()) - before
+    assert not [child.cmdline() for child in started]
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -185,6 +186,13 @@ def test_a_database_that_does_not_answer_is_told(
         assert "the database can't be used now" in refusal
         assert "refused" in refusal
         assert "secret" not in refusal
+
+
+@pytest.mark.parametrize("url", ["garbage", "mysql://me:secret@localhost/hub"])
+def test_a_database_that_is_not_known_is_told_without_its_password(shell: Shell, url: str) -> None:
+    sentence = shell.refusal("migrate", RISKHUB_DATABASE_URL=url)
+    assert "database URL" in sentence
+    assert "secret" not in sentence
 
 
 def test_a_database_in_an_impossible_directory_is_told(shell: Shell, tmp_path: Path) -> None:
