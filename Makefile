@@ -28,8 +28,9 @@ help: ## this list
 run: $(VENV)/has-run $(VENV)/has-riskhub ## start the demo: API, Dagster and a seeded store
 	@exec $(BIN)/riskhub up --demo $(ARGS)
 
+# Two workers, because the end-to-end tests mostly wait; a file stays with one of them.
 test: $(VENV)/has-dev $(VENV)/has-riskhub ## all tests; ARGS="-k budget -x" goes to pytest
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/has-dev $(VENV)/has-riskhub ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check .
