@@ -4,6 +4,8 @@ A transaction that writes says so before it begins. In SQLite it then takes the 
 (``BEGIN IMMEDIATE``), so two writers wait for each other instead of failing half way.
 """
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,10 +110,23 @@ def _configure_sqlite(dbapi_connection: Any, _record: Any) -> None:
     # Transactions are begun by us (`_begin_sqlite`), not by the driver at the first write.
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")  # readers never wait for the writer
+    _switch_to_wal(cursor)  # readers never wait for the writer
     cursor.execute("PRAGMA synchronous=FULL")  # a 2xx is on the disk
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
+    """Wait for others that open the same new database: SQLite refuses this one switch at once."""
+    deadline = time.monotonic() + SQLITE_BUSY_TIMEOUT_SEC
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
