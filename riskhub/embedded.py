@@ -186,7 +186,7 @@ def foundations(settings: Settings) -> list[Child]:
             lambda: not _is_free("127.0.0.1", settings.code_server_port),
             about="the Dagster definitions, and the runs",
             # Runs are its children and end with it; Dagster has no other way to hear of it.
-            after_death=[*command_recover(), "--runs-to-retry"],
+            after_revival=[*command_recover(), "--runs-to-retry"],
         ),
     ]
     if settings.redis_url is None:

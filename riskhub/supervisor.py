@@ -48,7 +48,8 @@ class Child:
     Args:
         about: what to say of it once it is ready, such as its address.
         chatter: a pattern of lines that are kept in its log, but aren't worth the terminal.
-        after_death: a command to run, when it ended by itself, before it is started again.
+        after_revival: a command to run, when it ended by itself and has been started again, once
+            it is ready; the unix time of its end is added as the last argument.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Child:
     ready_timeout_sec: float = 60.0
     about: str = ""
     chatter: str | None = None
-    after_death: Sequence[str] = ()
+    after_revival: Sequence[str] = ()
 
 
 @dataclass
@@ -165,11 +166,26 @@ class Supervisor:
             f"[bold yellow]{child.name} {_ended(code)}; starting it again ({attempt})[/]"
         )
         _signal_group(running.process, signal.SIGKILL)
-        if child.after_death:
-            subprocess.run(
-                child.after_death, env=self._environment, capture_output=True, check=False
-            )
+        died_at = time.time()
         running.process, running.pump = self._spawn(child, running.colour, running.log)
+        if child.after_revival:
+            threading.Thread(
+                target=self._follow_up, args=(running, died_at), daemon=True, name="follow-up"
+            ).start()
+
+    def _follow_up(self, running: _Running, died_at: float) -> None:
+        while not running.child.is_ready():
+            if self._stopping.wait(_POLL_SEC):
+                return
+        done = subprocess.run(
+            [*running.child.after_revival, str(died_at)],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        running.log.info(done.stdout.strip())
 
     def _spawn(
         self, child: Child, colour: str, log: logging.Logger

@@ -15,15 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from riskhub import bootstrap, embedded
 from riskhub.demo import history, live
-from riskhub.demo.history import Alive, DemoFailed, Period
+from riskhub.demo.history import Alive, BackfillFailed, DemoFailed, Period
 from riskhub.demo.report import as_table, report
 from riskhub.errors import RiskHubError
 from riskhub.settings import Settings
-from riskhub.store import create_engine, migrate
+from riskhub.store import Store, create_engine, migrate
 from riskhub.supervisor import Supervisor
 
 _POLL_SEC = 0.5
 _LIVE_PASS_TIMEOUT_SEC = 150.0
+BACKFILL_ATTEMPTS = 3
 _FULL_BYTES = 2**20
 
 
@@ -107,22 +108,15 @@ def feed(settings: Settings, console: Console, periods: tuple[Period, ...], aliv
             statuses = history.post(
                 client, settings, snapshots, lambda n: progress.advance(posting, n), alive
             )
-            pending = [day.day for day in store.pending_days(stage=history.STAGE).days]
-            if pending:
-                backfill = history.launch_backfill(client, settings, pending, alive)
-                progress.console.print(
-                    f"{len(pending)} days to compute, in one backfill; "
-                    "Dagster looks for one every 30 s:\n"
-                    f"  {settings.dagster_url}/runs/b/{backfill}"
-                )
-                # Without a total the bar is seen to wait.
-                computing = progress.add_task("computing days", total=None)
-                for _ in history.follow_backfill(client, settings, backfill, alive):
-                    if done := len(pending) - len(store.pending_days(stage=history.STAGE).days):
-                        progress.update(computing, total=len(pending), completed=done)
-                    time.sleep(_POLL_SEC)
-                progress.update(computing, total=len(pending), completed=len(pending))
-        left_over = [day.day for day in store.pending_days(stage=history.STAGE).days]
+            for attempt in range(1, BACKFILL_ATTEMPTS + 1):
+                try:
+                    _backfill(settings, client, store, progress, alive)
+                    break
+                except BackfillFailed as error:
+                    if attempt == BACKFILL_ATTEMPTS:
+                        raise
+                    progress.console.print(f"[yellow]{error}; asking for what it left[/]")
+        left_over = _pending_history(store)
         if left_over:
             raise DemoFailed(f"the backfill ended, but {_some(left_over)} have no numbers")
         console.print(
@@ -131,6 +125,31 @@ def feed(settings: Settings, console: Console, periods: tuple[Period, ...], aliv
         console.print(as_table(report(store, panel)))
     finally:
         store.close()
+
+
+def _backfill(
+    settings: Settings, client: httpx.Client, store: Store, progress: Progress, alive: Alive
+) -> None:
+    """Have the days of history that miss numbers computed, and show how far it is."""
+    pending = _pending_history(store)
+    if not pending:
+        return
+    backfill = history.launch_backfill(client, settings, pending, alive)
+    progress.console.print(
+        f"{len(pending)} days to compute, in one backfill; Dagster looks for one every 30 s:\n"
+        f"  {settings.dagster_url}/runs/b/{backfill}"
+    )
+    # Without a total the bar is seen to wait.
+    computing = progress.add_task("computing days", total=None)
+    for _ in history.follow_backfill(client, settings, backfill, alive):
+        if done := len(pending) - len(_pending_history(store)):
+            progress.update(computing, total=len(pending), completed=done)
+        time.sleep(_POLL_SEC)
+    progress.update(computing, total=len(pending), completed=len(pending))
+
+
+def _pending_history(store: Store) -> list[date]:
+    return [day.day for day in store.pending_days(stage=history.STAGE).days]
 
 
 def await_live_pass(settings: Settings, console: Console, alive: Alive) -> None:

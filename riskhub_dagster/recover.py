@@ -1,8 +1,8 @@
 """What killed processes left behind, put right before the next ones start.
 
 `up` holds its directory exclusively, so whatever Dagster still calls running there when it starts
-is dead. Run as ``python -m riskhub_dagster.recover``. When only the code server died, the runs are
-dead and the backfills are not: ``--runs-to-retry``.
+is dead. Run as ``python -m riskhub_dagster.recover``. When only the code server died, the runs that
+it had are dead and the backfills are not: ``--runs-to-retry UNIX_TIME``, that of its death.
 """
 
 import sys
@@ -39,19 +39,31 @@ def recover(instance: dg.DagsterInstance) -> tuple[int, int]:
     return len(runs), len(backfills)
 
 
-def fail_dead_runs(instance: dg.DagsterInstance) -> int:
-    """Tell Dagster of runs that died with their code server, so that it retries them."""
-    runs = instance.get_runs(filters=dg.RunsFilter(statuses=_DEAD))
-    for run in runs:
-        instance.report_run_failed(run, "The code server ended, and this run with it.")
-    return len(runs)
+def fail_dead_runs(instance: dg.DagsterInstance, died_at: float) -> int:
+    """Tell Dagster of runs that died with their code server, so that it retries them.
+
+    To be called when there is a code server again: Dagster gives up a retry that it can't launch.
+
+    Args:
+        died_at: when the old one ended, unix seconds; runs that changed since are the new one's.
+    """
+    records = [
+        record
+        for record in instance.get_run_records(filters=dg.RunsFilter(statuses=_DEAD))
+        if record.update_timestamp.timestamp() < died_at
+    ]
+    for record in records:
+        reason = "The code server ended, and this run with it."
+        instance.report_run_failed(record.dagster_run, reason)
+    return len(records)
 
 
 def main() -> None:
     """Recover the instance of ``$DAGSTER_HOME`` and say what was found."""
     with dg.DagsterInstance.get() as instance:
         if "--runs-to-retry" in sys.argv[1:]:
-            print(f"ended {fail_dead_runs(instance)} runs whose code server ended")
+            ended = fail_dead_runs(instance, float(sys.argv[-1]))
+            print(f"ended {ended} runs whose code server ended")
             return
         instance.all_asset_keys()  # a broken event log is told before the start as well
         runs, backfills = recover(instance)

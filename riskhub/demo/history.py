@@ -56,6 +56,10 @@ class DemoFailed(RiskHubError):
     """A step of the demo did not do what it should; the text says which, and what it heard."""
 
 
+class BackfillFailed(DemoFailed):
+    """The backfill ended without success: what it has computed stays, what it left is pending."""
+
+
 @dataclass(frozen=True, slots=True)
 class Period:
     """Days from `first` to `last`, both included."""
@@ -214,7 +218,7 @@ def follow_backfill(
             return
         if answer["status"] not in _UNDER_WAY:
             why = _said(answer["error"]) if answer["error"] else "see its runs in the Dagster UI"
-            raise DemoFailed(f"the backfill {backfill_id} ended as {answer['status']}: {why}")
+            raise BackfillFailed(f"the backfill {backfill_id} ended as {answer['status']}: {why}")
         yield
 
 

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -163,20 +164,22 @@ def test_what_a_killed_child_started_is_ended_before_it_is_started_again(stage: 
     wait_until(lambda: not _runs(worker_pid))
 
 
-def test_a_command_is_run_after_death_and_before_the_new_start(stage: Stage) -> None:
+def test_a_command_is_run_when_a_child_that_died_is_ready_again(stage: Stage) -> None:
     order = stage.folder / "order"
     note = f"open({str(order)!r}, 'a').write"
     child = stage.child(
         "runner",
         f"{note}('start ')\n{stage.ready('runner')}{WAITS}",
-        after_death=[sys.executable, "-c", f"{note}('recover ')"],
+        after_revival=[sys.executable, "-c", f"import sys; {note}(sys.argv[1])"],
     )
     stage.supervisor.start([child])
     stage.supervisor.watch()
-    first = stage.pid("runner")
+    before, first = time.time(), stage.pid("runner")
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: stage.pid("runner") != first)
-    assert order.read_text() == "start recover start "
+    wait_until(lambda: order.read_text().split()[2:] != [])
+    *starts, died_at = order.read_text().split()
+    assert starts == ["start", "start"]
+    assert before < float(died_at) < time.time()
 
 
 def test_a_child_that_will_not_stay_up_is_a_failure_that_names_its_log(stage: Stage) -> None:

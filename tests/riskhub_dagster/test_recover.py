@@ -72,7 +72,10 @@ def test_runs_that_died_with_their_code_server_fail_and_backfills_go_on(
     started, queued = record_run(Status.STARTED), record_run(Status.QUEUED)
     backfill = record_backfill("validated_snapshots", DAYS)
 
-    assert fail_dead_runs(instance) == 1
+    (launched,) = instance.get_run_records(dg.RunsFilter(run_ids=[started.run_id]))
+    launched_at = launched.update_timestamp.timestamp()
+    assert fail_dead_runs(instance, died_at=launched_at) == 0  # the new server's run
+    assert fail_dead_runs(instance, died_at=launched_at + 0.001) == 1
 
     status = {run.run_id: run.status for run in instance.get_runs()}
     assert status == {started.run_id: Status.FAILURE, queued.run_id: Status.QUEUED}
