@@ -28,7 +28,7 @@ from riskhub.risk import (
     net,
     portfolio_returns,
 )
-from riskhub.store.derived import Accepted
+from riskhub.store.landing import Landed
 
 HORIZON_DAYS = 1
 # New York's close is 20:00 or 21:00 UTC: at the later of the two the day's prices are known.
@@ -64,7 +64,7 @@ class MetricsRows:
 
 
 def returns_of(
-    snapshot: Accepted, weights: Mapping[str, float], panel: PricePanel, window: int
+    snapshot: Landed, weights: Mapping[str, float], panel: PricePanel, window: int
 ) -> Returns:
     """The last `window` daily returns of the portfolio as it is weighted now, known by its `as_of`.
 
@@ -92,7 +92,7 @@ def returns_of(
 
 
 def metrics_of(
-    snapshot: Accepted,
+    snapshot: Landed,
     weights: Mapping[str, float],
     panel: PricePanel,
     *,

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from riskhub.store.engine import reading, writing
+from riskhub.store.landing import Landed
 from riskhub.store.tables import (
     risk_metrics,
     risk_tails,
@@ -26,20 +27,6 @@ _DAY_LOCK = 0x646179
 
 Row = Mapping[str, Any]
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """An accepted snapshot with all that a risk number needs of it."""
-
-    position: int
-    day: date
-    world_id: str
-    version: str
-    as_of: datetime
-    stage: str
-    digest: str
-    body: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +99,7 @@ class DerivedStore:
         last: date,
         *,
         missing_from: str | None = None,
-    ) -> list[Accepted]:
+    ) -> list[Landed]:
         """Accepted snapshots of the days `first` to `last`, in landing order.
 
         Args:
@@ -122,7 +109,6 @@ class DerivedStore:
             query = (
                 sa.select(
                     validated_snapshots.c.position,
-                    validated_snapshots.c.day,
                     validated_snapshots.c.world_id,
                     validated_snapshots.c.version,
                     validated_snapshots.c.as_of,
@@ -137,7 +123,7 @@ class DerivedStore:
             )
             if missing_from is not None:
                 query = query.where(_missing(missing_from, validated_snapshots.c.position))
-            return [Accepted(*row) for row in connection.execute(query)]
+            return [Landed(*row) for row in connection.execute(query)]
 
     def weights_of(
         self, first: date, last: date, *, missing_from: str | None = None
@@ -147,63 +133,34 @@ class DerivedStore:
         Args:
             missing_from: only of landings that have no row in this table yet.
         """
-        query = (
-            sa.select(
-                snapshot_weights.c.position,
-                snapshot_weights.c.symbol,
-                snapshot_weights.c.weight,
-            )
-            .where(snapshot_weights.c.day.between(first, last))
-            .order_by(snapshot_weights.c.position, snapshot_weights.c.symbol)
-        )
+        query = sa.select(snapshot_weights).where(snapshot_weights.c.day.between(first, last))
         if missing_from is not None:
             query = query.where(_missing(missing_from, snapshot_weights.c.position))
-        with reading(self.engine) as connection:
-            rows = connection.execute(query)
-            weights: dict[int, dict[str, float]] = {}
-            for position, symbol, weight in rows:
-                weights.setdefault(position, {})[symbol] = weight
-            return weights
+        return self._weights(query)
 
     def verdicts_on(self, first: date, last: date) -> list[Row]:
         """Every validated snapshot of the days, with its verdict and reasons."""
-        with reading(self.engine) as connection:
-            rows = connection.execute(
-                sa.select(validated_snapshots)
-                .where(validated_snapshots.c.day.between(first, last))
-                .order_by(validated_snapshots.c.position)
-            )
-            return [dict(row._mapping) for row in rows]
+        return self._rows_of_days(validated_snapshots, first, last)
 
     def quarantined_on(self, first: date, last: date) -> list[Row]:
         """The rejected snapshots of the days, with their reasons."""
-        with reading(self.engine) as connection:
-            rows = connection.execute(
-                sa.select(validated_snapshots)
-                .where(validated_snapshots.c.day.between(first, last))
-                .where(~validated_snapshots.c.accepted)
-                .order_by(validated_snapshots.c.position)
-            )
-            return [dict(row._mapping) for row in rows]
+        rejected = ~validated_snapshots.c.accepted
+        return self._rows_of_days(validated_snapshots, first, last, rejected)
 
     def metrics_on(self, first: date, last: date) -> list[Row]:
         """Risk metrics of the days (one row per snapshot), without their tails."""
-        with reading(self.engine) as connection:
-            rows = connection.execute(
-                sa.select(risk_metrics)
-                .where(risk_metrics.c.day.between(first, last))
-                .order_by(risk_metrics.c.position)
-            )
-            return [dict(row._mapping) for row in rows]
+        return self._rows_of_days(risk_metrics, first, last)
 
     def tails_on(self, first: date, last: date) -> list[Row]:
         """VaR and ES of the days, a row per snapshot, method and level."""
+        return self._rows_of_days(risk_tails, first, last)
+
+    def _rows_of_days(
+        self, table: sa.Table, first: date, last: date, *where: sa.ColumnElement[bool]
+    ) -> list[Row]:
+        query = sa.select(table).where(table.c.day.between(first, last), *where)
         with reading(self.engine) as connection:
-            rows = connection.execute(
-                sa.select(risk_tails)
-                .where(risk_tails.c.day.between(first, last))
-                .order_by(risk_tails.c.position, risk_tails.c.method, risk_tails.c.level)
-            )
+            rows = connection.execute(query.order_by(*table.primary_key.columns))
             return [dict(row._mapping) for row in rows]
 
     def tail_history(self, world_id: str, *, stage: str, method: str, level: str) -> list[Row]:
@@ -226,25 +183,20 @@ class DerivedStore:
 
     def weights_history(self, world_id: str, *, stage: str) -> dict[int, dict[str, float]]:
         """A world's weights by landing position."""
+        verdict = validated_snapshots.c.position == snapshot_weights.c.position
+        return self._weights(
+            sa.select(snapshot_weights)
+            .join(validated_snapshots, verdict)
+            .where(snapshot_weights.c.world_id == world_id, validated_snapshots.c.stage == stage)
+        )
+
+    def _weights(self, query: sa.Select[Any]) -> dict[int, dict[str, float]]:
+        ordered = query.order_by(snapshot_weights.c.position, snapshot_weights.c.symbol)
+        weights: dict[int, dict[str, float]] = {}
         with reading(self.engine) as connection:
-            rows = connection.execute(
-                sa.select(
-                    snapshot_weights.c.position,
-                    snapshot_weights.c.symbol,
-                    snapshot_weights.c.weight,
-                )
-                .join(
-                    validated_snapshots,
-                    validated_snapshots.c.position == snapshot_weights.c.position,
-                )
-                .where(
-                    snapshot_weights.c.world_id == world_id, validated_snapshots.c.stage == stage
-                )
-            )
-            weights: dict[int, dict[str, float]] = {}
-            for position, symbol, weight in rows:
-                weights.setdefault(position, {})[symbol] = weight
-            return weights
+            for row in connection.execute(ordered):
+                weights.setdefault(row.position, {})[row.symbol] = row.weight
+        return weights
 
     def pending_days(self, *, after: int = 0, stage: str | None = None) -> Pending:
         """What landed after a position and has no verdict, or is accepted and has no metrics.

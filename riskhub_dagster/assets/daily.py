@@ -6,7 +6,6 @@ from typing import Any
 import dagster as dg
 
 from riskhub.metrics import CODE_VERSION
-from riskhub.store.derived import Accepted
 from riskhub.store.landing import Landed
 from riskhub_dagster.partitions import daily_partitions
 
@@ -55,7 +54,7 @@ def daily_asset(
     )
 
 
-def newest_position(read: Sequence[Landed | Accepted]) -> int:
+def newest_position(read: Sequence[Landed]) -> int:
     """The newest landing among what a run has read; 0 when it was nothing."""
     return max((snapshot.position for snapshot in read), default=0)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from riskhub.metrics import CODE_VERSION, MetricsRows, ReturnsUnavailable, metrics_of, returns_of
 from riskhub.prices import PricePanel
 from riskhub.risk import LEVELS, format_level, measure
-from riskhub.store.derived import Accepted
+from riskhub.store.landing import Landed
 from riskhub.store.tables import risk_metrics, risk_tails
 
 SYMBOLS = ("AAA", "BBB", "CCC")
@@ -35,14 +35,11 @@ PANEL = panel_of()
 WEIGHTS = {"BBB": -0.5, "AAA": 1.5}
 
 
-def accepted(
-    weights: dict[str, float] = WEIGHTS, *, day: date = LAST_DAY, **fields: Any
-) -> Accepted:
+def accepted(weights: dict[str, float] = WEIGHTS, *, day: date = LAST_DAY, **fields: Any) -> Landed:
     as_of = f"{day}T21:00:00Z"
     snapshot = accept(as_of=as_of, weights=weights, **fields)
-    return Accepted(
+    return Landed(
         position=7,
-        day=day,
         world_id=snapshot.world_id,
         version=snapshot.version,
         as_of=snapshot.as_of,

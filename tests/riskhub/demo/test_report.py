@@ -17,7 +17,6 @@ from riskhub.prices import load_panel
 from riskhub.settings import Settings
 from riskhub.snapshot import validate
 from riskhub.store import Store, create_engine, migrate
-from riskhub.store.derived import Accepted
 
 PANEL = load_panel(Settings.model_fields["prices_path"].default)
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -54,17 +53,7 @@ def _filled(path: Path, snapshots: list[dict[str, Any]]) -> Iterator[Store]:
     weights = {(one["world_id"], one["version"]): one["weights"] for one in snapshots}
     for landed in store.landed_on(date(1990, 1, 1), date(2022, 12, 31)):
         held = weights[landed.world_id, landed.version]
-        accepted = Accepted(
-            landed.position,
-            landed.day,
-            landed.world_id,
-            landed.version,
-            landed.as_of,
-            landed.stage,
-            landed.digest,
-            landed.body,
-        )
-        measured = metrics_of(accepted, held, PANEL, window=500, min_returns=250)
+        measured = metrics_of(landed, held, PANEL, window=500, min_returns=250)
         shared = {"position": landed.position, "day": landed.day, "world_id": landed.world_id}
         rows["validated_snapshots"].append(
             shared
