@@ -12,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 
 from riskhub.errors import ContractViolation, FieldError
 from riskhub.settings import Settings
-from riskhub.snapshot import Snapshot, format_instant, parse_instant, parse_json, validate
+from riskhub.snapshot import Snapshot, format_instant, parse_instant, validate
 from riskhub.store import Landing, Page, Store
+from riskhub.strict_json import parse_json
 
 Clock = Callable[[], datetime]
 

@@ -1,4 +1,4 @@
-"""The snapshot contract (v1): strict JSON in, a validated `Snapshot` with its digest out.
+"""The snapshot contract (v1): a document in, a validated `Snapshot` with its digest out.
 
 The only place that knows the contract's fields, limits and hash. Pure: time is an argument,
 nothing is read or stored. Each violation names its field.
@@ -8,8 +8,7 @@ import hashlib
 import json
 import math
 import re
-import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard
@@ -17,15 +16,13 @@ from typing import Any, TypeGuard
 import blake3
 
 from riskhub.errors import ContractViolation, FieldError
-
-Document = dict[str, Any]
+from riskhub.strict_json import LARGEST, Document, join_path, shown, violation
 
 DEFAULT_TTL_SEC = 900
 MAX_TTL_SEC = 86_400
 WEIGHT_SUM_TOLERANCE = 1e-3
 MAX_POINTS_PER_SERIES = 200_000
 MAX_POINTS = 1_000_000
-MAX_DEPTH = 32
 DEFAULT_FUTURE_TOLERANCE = timedelta(minutes=5)
 
 REF_FIELDS = ("covariance_ref", "realized_returns_ref", "stress_ref")
@@ -36,7 +33,6 @@ FIELDS = frozenset(
     }
 )  # fmt: skip
 
-_LARGEST = sys.float_info.max  # an integer beyond it would be infinite in the first sum it enters
 _WORLD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _INSTANT = re.compile(
     r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}([.,]\d+)?)?(Z|[+-]\d{2}(:?\d{2})?)", re.ASCII
@@ -75,32 +71,6 @@ class Snapshot:
         """Whether `stored_digest`, in whichever algorithm, is the digest of this content."""
         algorithm, _, _ = stored_digest.partition(":")
         return digest(self.payload, algorithm) == stored_digest
-
-
-def parse_json(raw: bytes) -> Document:
-    """A JSON object from bytes, strictly.
-
-    Raises:
-        ContractViolation: not UTF-8, not JSON, not an object, NaN or Infinity, a number too large
-            for a float, a duplicate key, a lone surrogate, or nesting deeper than 32.
-    """
-    try:
-        document = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
-        )
-    except UnicodeDecodeError as error:
-        raise _violation("body", f"is not UTF-8 (byte {error.start})") from error
-    except RecursionError as error:
-        raise _violation("body", f"is nested deeper than {MAX_DEPTH}") from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}"
-        raise _violation("body", f"is not JSON: {error.msg} at {where}") from error
-    except ValueError as error:  # an integer of more digits than Python converts
-        raise _violation("body", "has a number with too many digits") from error
-    if not isinstance(document, dict):
-        raise _violation("body", "must be a JSON object")
-    _refuse_unstorable(document, may_have_surrogates=b"\\u" in raw)
-    return document
 
 
 def validate(
@@ -147,7 +117,7 @@ def validate(
     algorithm = offered.partition(":")[0] if offered else "sha256"
     computed = digest(payload, algorithm)
     if offered and offered != computed:
-        raise _violation("hash", f"is {offered}, but the body's digest is {computed}")
+        raise violation("hash", f"is {offered}, but the body's digest is {computed}")
 
     stored = payload
     if "created_at" in document:
@@ -208,64 +178,6 @@ def covariance_pair(key: str) -> tuple[str, str] | None:
     return (first, second) if comma and _is_symbol(first) and _is_symbol(second) else None
 
 
-# -- strict JSON ----------------------------------------------------------------------------------
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> Document:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _violation(_shown(twice), "is given twice in one object")
-    return document
-
-
-def _no_constant(name: str) -> None:
-    raise _violation("body", f"holds {name}, which is not a JSON number")
-
-
-def _refuse_unstorable(document: Document, *, may_have_surrogates: bool) -> None:
-    """One pass over the values: finite numbers, bounded depth, text that UTF-8 can carry."""
-    # Only containers are queued: a series of returns is a million floats.
-    pending: list[tuple[str, Document | list[Any], int]] = [("", document, 1)]
-    while pending:
-        path, container, depth = pending.pop()
-        if depth > MAX_DEPTH:
-            raise _violation(path, f"is nested deeper than {MAX_DEPTH}")
-        if may_have_surrogates and isinstance(container, dict):
-            for key in container:
-                _refuse_surrogates(path or "body", key)
-        if _all_finite(container.values() if isinstance(container, dict) else container):
-            continue
-        items: Iterable[tuple[str | int, Any]] = (
-            container.items() if isinstance(container, dict) else enumerate(container)
-        )
-        for place, item in items:
-            if isinstance(item, float | int):
-                if not -_LARGEST <= item <= _LARGEST:
-                    raise _violation(_join(path, place), "is too large for a number")
-            elif isinstance(item, dict | list):
-                pending.append((_join(path, place), item, depth + 1))
-            elif isinstance(item, str) and may_have_surrogates:
-                _refuse_surrogates(_join(path, place), item)
-
-
-def _all_finite(values: Collection[Any]) -> bool:
-    """Whether these are numbers that sums can carry; False also when that takes a closer look.
-
-    Weights, covariances and series are thousands of floats: their types and their sum are asked
-    for at once, and only where that can't settle it are they looked at one by one.
-    """
-    return set(map(type, values)) <= {float} and sum(map(abs, values)) <= _LARGEST
-
-
-def _refuse_surrogates(path: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise _violation(path, "holds a lone surrogate, which is not text") from error
-
-
 # -- the contract, field by field -----------------------------------------------------------------
 
 
@@ -278,7 +190,7 @@ def _violations(
     future_tolerance: timedelta,
 ) -> Iterator[FieldError]:
     for key in document.keys() - FIELDS:
-        yield FieldError(_shown(key), "is not a field of the contract")
+        yield FieldError(shown(key), "is not a field of the contract")
     yield from _check_world(document, world_id)
     if "version" not in document:
         yield FieldError("version", "is required")
@@ -345,11 +257,11 @@ def _check_weights(document: Document) -> Iterator[FieldError]:
         )
         if problem:
             sound = False
-            yield FieldError(_join("weights", symbol), problem)
+            yield FieldError(join_path("weights", symbol), problem)
     if sound:
         try:
             # With the gross sum well in range no exposure made of these weights overflows.
-            in_range = math.fsum(map(abs, weights.values())) < _LARGEST / 2
+            in_range = math.fsum(map(abs, weights.values())) < LARGEST / 2
         except OverflowError:
             in_range = False
         total = math.fsum(weights.values()) if in_range else math.inf
@@ -366,19 +278,23 @@ def _check_covariance(covariance: Any) -> Iterator[FieldError]:
         first, _, second = key.partition(",")
         if first not in listed or second not in listed:
             if covariance_pair(key) is None:
-                yield FieldError(_join("covariance", key), "is not a pair of symbols A,B")
+                yield FieldError(join_path("covariance", key), "is not a pair of symbols A,B")
                 continue
             listed |= {first: None, second: None}
         if not _is_number(value):
-            yield FieldError(_join("covariance", key), "must be a finite number")
+            yield FieldError(join_path("covariance", key), "must be a finite number")
         elif first == second:
             if value < 0:
-                yield FieldError(_join("covariance", key), "is a variance and must not be negative")
+                yield FieldError(
+                    join_path("covariance", key), "is a variance and must not be negative"
+                )
         elif first > second:  # of two mirrored pairs one is seen here
             mirror = f"{second},{first}"
             mirrored = covariance.get(mirror, value)
             if _is_number(mirrored) and not math.isclose(value, mirrored, rel_tol=1e-9):
-                yield FieldError(_join("covariance", mirror), f"differs from {key}: not symmetric")
+                yield FieldError(
+                    join_path("covariance", mirror), f"differs from {key}: not symmetric"
+                )
     for symbol in listed:
         if f"{symbol},{symbol}" not in covariance:
             yield FieldError(f"covariance.{symbol},{symbol}", "is missing: no variance of it")
@@ -390,7 +306,7 @@ def _check_realized_returns(realized: Any) -> Iterator[FieldError]:
         return
     total = 0
     for series, points in realized.items():
-        path = _join("realized_returns", series)
+        path = join_path("realized_returns", series)
         if not _is_label(series):
             yield FieldError(path, "is not a name (1 to 128 printable characters)")
         if not isinstance(points, list) or not points:
@@ -413,11 +329,13 @@ def _check_stress(stress: Any) -> Iterator[FieldError]:
         return
     for scenario, measures in stress.items():
         if not isinstance(measures, dict):
-            yield FieldError(_join("stress", scenario), "must be an object of measure to number")
+            yield FieldError(
+                join_path("stress", scenario), "must be an object of measure to number"
+            )
             continue
         for measure, value in measures.items():
             if not _is_number(value):
-                path = _join(_join("stress", scenario), measure)
+                path = join_path(join_path("stress", scenario), measure)
                 yield FieldError(path, "must be a finite number")
 
 
@@ -465,7 +383,7 @@ def _is_symbol(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return type(value) in (float, int) and -_LARGEST <= value <= _LARGEST
+    return type(value) in (float, int) and -LARGEST <= value <= LARGEST
 
 
 def _is_instant(value: Any) -> bool:
@@ -479,19 +397,3 @@ def _is_digest(value: Any) -> bool:
     return (
         isinstance(value, str) and re.fullmatch(r"(sha256|blake3):[0-9a-f]{64}", value) is not None
     )
-
-
-def _join(path: str, key: str | int) -> str:
-    if isinstance(key, int):
-        return f"{path}[{key}]"
-    return f"{path}.{_shown(key)}" if path else _shown(key)
-
-
-def _shown(key: str) -> str:
-    """A producer's key as an error may repeat it: short and printable."""
-    text = key if key.isprintable() else ascii(key)
-    return text if len(text) <= 64 else f"{text[:61]}..."
-
-
-def _violation(field: str, message: str) -> ContractViolation:
-    return ContractViolation(FieldError(field, message))

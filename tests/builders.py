@@ -7,7 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from riskhub.snapshot import Snapshot, parse_json, validate
+from riskhub.snapshot import Snapshot, validate
+from riskhub.strict_json import parse_json
 
 WORLD, ACTOR, STAGE = "equities", "optimizer", "paper"
 HEADERS = {"X-Actor": ACTOR, "X-Stage": STAGE}

@@ -24,9 +24,9 @@ from riskhub.snapshot import (
     format_instant,
     is_world_id,
     parse_instant,
-    parse_json,
     validate,
 )
+from riskhub.strict_json import parse_json
 
 COVARIANCE = {"BAC,BAC": 0.0004, "JPM,JPM": 0.0002, "BAC,JPM": 0.0001}
 WORD = "x" * 128

@@ -24,7 +24,8 @@ from riskhub.demo.history import (
 )
 from riskhub.prices import load_panel
 from riskhub.settings import Settings
-from riskhub.snapshot import parse_json, validate
+from riskhub.snapshot import validate
+from riskhub.strict_json import parse_json
 
 SETTINGS = Settings(home=Path("unused"))
 PANEL = load_panel(SETTINGS.prices_path)

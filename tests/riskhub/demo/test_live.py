@@ -15,7 +15,8 @@ from riskhub.governor import run_cycle
 from riskhub.governor.settings import GovernorSettings
 from riskhub.prices import load_panel
 from riskhub.settings import Settings
-from riskhub.snapshot import parse_json, validate
+from riskhub.snapshot import validate
+from riskhub.strict_json import parse_json
 
 PANEL = load_panel(Settings.model_fields["prices_path"].default)
 WORLDS = {world.world_id: world for world in worlds_of(PANEL)}
