@@ -5,10 +5,11 @@ Nothing is read at import: an edge calls `load_settings` once and hands the resu
 """
 
 from datetime import date
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from riskhub.errors import RiskHubError
@@ -79,6 +80,15 @@ class Settings(BaseSettings):
     governor: GovernorSettings = GovernorSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    @model_validator(mode="after")
+    def _open_to_others_only_with_a_token(self) -> Self:
+        if self.token is None and not _is_loopback(self.api_host):
+            raise ValueError(
+                f"RISKHUB_API_HOST is {self.api_host}, which others can reach: "
+                "set RISKHUB_TOKEN, or stay on 127.0.0.1"
+            )
+        return self
+
     @property
     def effective_database_url(self) -> str:
         """The hub's database as an SQLAlchemy URL."""
@@ -105,6 +115,13 @@ class Settings(BaseSettings):
         return f"http://{self.dagster_host}:{self.dagster_port}"
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def load_settings() -> Settings:
     """Settings from the environment.
 
@@ -116,6 +133,8 @@ def load_settings() -> Settings:
     except ValidationError as error:
         problems = "; ".join(
             f"RISKHUB_{'__'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            if item["loc"]
+            else item["msg"].removeprefix("Value error, ")
             for item in error.errors()
         )
         raise SettingsInvalid(problems) from error
