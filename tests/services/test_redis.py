@@ -318,7 +318,7 @@ def test_a_taken_port_is_told_as_such(standin_url: str) -> None:
     assert refused.value.errno == errno.EADDRINUSE
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])  # noqa: S104
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
 def test_it_listens_on_loopback_only(host: str, free_port: Callable[[], int]) -> None:
     with pytest.raises(ValueError, match="loopback"):
         serve(host, free_port())
