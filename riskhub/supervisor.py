@@ -69,6 +69,7 @@ class _Running:
     process: subprocess.Popen[str]
     pump: threading.Thread
     restarts: list[float] = field(default_factory=list)
+    follow_ups: list[threading.Thread] = field(default_factory=list)
 
 
 class Supervisor:
@@ -124,6 +125,8 @@ class Supervisor:
                 _signal_group(running.process, signal.SIGKILL)
                 running.process.wait()
                 running.pump.join(_LAST_LINES_SEC)
+                for follow_up in running.follow_ups:
+                    follow_up.join()
                 for handler in running.log.handlers:
                     with contextlib.suppress(OSError):  # a full disk
                         handler.close()
@@ -169,9 +172,11 @@ class Supervisor:
         died_at = time.time()
         running.process, running.pump = self._spawn(child, running.colour, running.log)
         if child.after_revival:
-            threading.Thread(
+            follow_up = threading.Thread(
                 target=self._follow_up, args=(running, died_at), daemon=True, name="follow-up"
-            ).start()
+            )
+            follow_up.start()
+            running.follow_ups.append(follow_up)
 
     def _follow_up(self, running: _Running, died_at: float) -> None:
         while not running.child.is_ready():
