@@ -167,9 +167,11 @@ def test_what_a_killed_child_started_is_ended_before_it_is_started_again(stage: 
 def test_a_command_is_run_when_a_child_that_died_is_ready_again(stage: Stage) -> None:
     order = stage.folder / "order"
     note = f"open({str(order)!r}, 'a').write"
+    ready = stage.folder / "runner.ready"
     child = stage.child(
         "runner",
         f"{note}('start ')\n{stage.ready('runner')}{WAITS}",
+        is_ready=lambda: ready.exists() and _runs(stage.pid("runner")),
         after_revival=[sys.executable, "-c", f"import sys; {note}(sys.argv[1])"],
     )
     stage.supervisor.start([child])
