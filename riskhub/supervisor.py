@@ -261,6 +261,9 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _end_with_parent() -> None:
-    """In the child, before its program: should we be killed, it is told to end as well."""
+    """In the child, before its program: should we be killed, it is killed as well.
+
+    Not asked to end: Dagster's processes may take long over that, and hold their ports meanwhile.
+    """
     if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
