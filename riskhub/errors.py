@@ -45,3 +45,27 @@ class StoreNotMigrated(RiskHubError):
 
 class DatabaseUrlInvalid(RiskHubError):
     """The setting that names the database is no URL, or not one of a database we know."""
+
+
+class BlobUnusable(RiskHubError):
+    """Base: what a reference stands for can't be had. `ref` says which."""
+
+    def __init__(self, ref: str, message: str) -> None:
+        super().__init__(f"{ref}: {message}")
+        self.ref = ref
+
+
+class RefRefused(BlobUnusable):
+    """The reference is not one that the configured blob store mints. It was not fetched."""
+
+
+class BlobMissing(BlobUnusable):
+    """The blob store has nothing under this reference any more."""
+
+
+class BlobAltered(BlobUnusable):
+    """What the blob store has under this reference is not what was put there."""
+
+
+class BlobsUnavailable(RiskHubError):
+    """The blob store can't be reached, or refuses. Safe to try again."""

@@ -12,6 +12,8 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from riskhub.auth import TokenSpec
+from riskhub.blobs.settings import BlobSettings
 from riskhub.errors import RiskHubError
 from riskhub.governor.settings import GovernorSettings
 
@@ -41,12 +43,35 @@ class Settings(BaseSettings):
         default=None,
         description="Redis that the governor uses; without one, the embedded stand-in.",
     )
+    cache_bytes: int = Field(
+        default=64 * 2**20, ge=0, description="Memory of each API process for what is read often."
+    )
     token: SecretStr | None = Field(
-        default=None, description="Bearer token; without one the API serves loopback only."
+        default=None,
+        description="Bearer token for everything; without any token the API serves loopback only.",
+    )
+    tokens: tuple[TokenSpec, ...] = Field(
+        default=(), description="More tokens, each with scopes and, if it is to be, actors."
+    )
+    tokens_file: Path | None = Field(
+        default=None, description="YAML or JSON list of tokens, read again when it changes."
+    )
+    read_auth: bool = Field(default=True, description="Whether reads need a token as well.")
+    controlbus_brokers: str | None = Field(
+        default=None, description="Kafka bootstrap servers, host:port,host:port."
+    )
+    controlbus_topic: str = Field(default="risk-hub.controlbus", min_length=1)
+    blobs: BlobSettings = BlobSettings()
+    inline_cov_threshold: int = Field(
+        default=4096,
+        ge=0,
+        description="A covariance, realized returns or stress of more numbers than this is kept "
+        "in the blob store, by client and hub alike.",
     )
 
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8000, ge=1, le=65535)
+    api_workers: int = Field(default=1, ge=1, le=64, description="Processes that share the port.")
     dagster_host: str = "127.0.0.1"
     dagster_port: int = Field(default=3000, ge=1, le=65535)
     code_server_port: int = Field(default=4266, ge=1, le=65535)
@@ -57,6 +82,19 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(
         default=16 * 2**20, ge=1024, description="Largest snapshot, also as a line of a batch."
+    )
+    max_header_bytes: int = Field(default=16 * 1024, ge=1024)
+    header_timeout_sec: float = Field(
+        default=10.0, gt=0, description="For a client to send the head of a request."
+    )
+    body_timeout_sec: float = Field(
+        default=30.0, gt=0, description="For the next bytes of a body to arrive."
+    )
+    drain_sec: int = Field(
+        default=20, ge=0, description="After SIGTERM, for requests in flight to be answered."
+    )
+    metrics_max_worlds: int = Field(
+        default=1000, ge=1, description="Worlds and stages with a metric of their own per process."
     )
 
     prices_path: Path = Field(

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
-from riskhub import cli, embedded
-from riskhub.cli import app
+from riskhub import embedded
+from riskhub.cli import app, processes
 from riskhub.supervisor import MAX_RESTARTS, Child
 
 COMMANDS = [
@@ -90,7 +91,7 @@ def test_every_command_has_help(shell: Shell, words: list[str]) -> None:
 
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words], ids=" ".join)
 def test_every_command_says_what_it_does(words: list[str]) -> None:
-    group = cli.typer.main.get_command(app)
+    group = typer.main.get_command(app)
     for word in words:
         group = group.commands[word]
     assert group.help
@@ -262,7 +263,7 @@ def test_ctrl_c_is_an_orderly_end(shell: Shell, monkeypatch: pytest.MonkeyPatch)
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "up", interrupted)
+    monkeypatch.setattr(processes, "up", interrupted)
     result = shell("up")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "stopped\n", "")
 
@@ -273,7 +274,7 @@ def test_a_bug_is_not_made_to_look_like_a_refusal(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "up", broken)
+    monkeypatch.setattr(processes, "up", broken)
     assert isinstance(shell("up").exception, ZeroDivisionError)
 
 

@@ -1,15 +1,12 @@
-"""What a person types: `riskhub ...`. Each command is a few lines over the domain."""
+"""Starting the hub's processes, and the demo that feeds them."""
 
 import os
-import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
-from typer.core import TyperGroup
 
 from riskhub import bootstrap, embedded
+from riskhub.cli.frame import console
 from riskhub.demo import live
 from riskhub.demo.history import DemoFailed, Period, parse_periods
 from riskhub.demo.report import as_table, report
@@ -21,35 +18,7 @@ from riskhub.up import feed, up
 
 HISTORY = "2007-2009,2019-2022"
 
-console = Console()
-errors = Console(stderr=True)
-
-
-class Commands(TyperGroup):
-    """The commands, where an expected failure is one sentence and exit code 1."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run one; typer itself answers a wrong usage."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            console.print("stopped")
-        except RiskHubError as error:
-            _refuse(str(error))
-        except OSError as error:
-            if error.strerror is None:
-                raise
-            _refuse(f"{error.filename or 'the system'}: {error.strerror}")
-        return None
-
-
-app = typer.Typer(
-    cls=Commands,
-    help="riskhub: the single source of truth for portfolio risk snapshots.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+app = typer.Typer()
 dagster = typer.Typer(help="Dagster's processes, one by one.", no_args_is_help=True)
 demo = typer.Typer(help="Six worlds on real prices, fed into a running hub.", no_args_is_help=True)
 app.add_typer(dagster, name="dagster")
@@ -153,18 +122,6 @@ def demo_report() -> None:
     if not reports:
         raise DemoFailed("no history has risk numbers yet; `riskhub demo history` makes one")
     console.print(as_table(reports))
-
-
-def main() -> None:
-    """The `riskhub` command."""
-    app()
-
-
-def _refuse(sentence: str) -> NoReturn:
-    errors.print(
-        Text.assemble(("riskhub: ", "bold red"), sentence), highlight=False, soft_wrap=True
-    )
-    sys.exit(1)
 
 
 def _periods(years: str) -> tuple[Period, ...]:

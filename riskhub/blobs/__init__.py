@@ -1,0 +1,1 @@
+"""Content-addressed blobs: large fields of snapshots, kept once under their digest."""

@@ -1,0 +1,20 @@
+"""What a person types: `riskhub ...`. One module a subject, each command a few lines."""
+
+import typer
+
+from riskhub.cli import processes
+from riskhub.cli.frame import Commands
+
+app = typer.Typer(
+    cls=Commands,
+    help="riskhub: the single source of truth for portfolio risk snapshots.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(processes.app)
+
+
+def main() -> None:
+    """The `riskhub` command."""
+    app()
