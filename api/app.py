@@ -5,9 +5,10 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import batch, health, problems, snapshots
+from api import batch, health, metrics, problems, routing, snapshots
+from api.edge import Edge
 from riskhub import __version__, bootstrap
-from riskhub.group_commit import GroupCommit
+from riskhub.auth import TokenBook
 from riskhub.hub import Hub
 from riskhub.settings import Settings, load_settings
 
@@ -17,10 +18,9 @@ def create_app(settings: Settings, hub: Hub) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.group_commit = GroupCommit(hub.land)
+        app.state.edge = edge = Edge(hub, settings, TokenBook.of(settings))
         yield
-        await app.state.group_commit.close()
-        hub.store.close()
+        await edge.close()
 
     app = FastAPI(
         title="riskhub",
@@ -28,12 +28,9 @@ def create_app(settings: Settings, hub: Hub) -> FastAPI:
         summary="The single source of truth for portfolio risk snapshots",
         lifespan=lifespan,
     )
-    app.state.hub = hub
-    app.state.settings = settings
     problems.install(app)
-    app.include_router(batch.router)
-    app.include_router(snapshots.router)
-    app.include_router(health.router)
+    routing.install(app, [batch.router, snapshots.router, health.router, metrics.router])
+    app.add_middleware(metrics.RequestMetrics, telemetry=hub.telemetry)
     return app
 
 

@@ -12,14 +12,16 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
-from typing import IO, Annotated, Any
+from typing import IO, Any
 
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
+from api import openapi
 from api.problems import describe, problem
-from api.requests import Producer, authorize, hub_of, settings_of
-from api.snapshots import outcome_of, problem_responses
+from api.requests import Producer, authorize_producer, chunks
+from api.snapshots import outcome_of
 from riskhub.errors import ContractViolation, FieldError, VersionConflict
 from riskhub.hub import Hub
 from riskhub.settings import Settings
@@ -28,7 +30,7 @@ from riskhub.snapshot import Snapshot
 LINES_PER_TRANSACTION = 500
 _SPOOL_IN_MEMORY_BYTES = 2**20
 
-router = APIRouter(tags=["snapshots"], dependencies=[Depends(authorize)])
+router = APIRouter(tags=["snapshots"])
 
 
 class _TooLong:
@@ -38,31 +40,20 @@ class _TooLong:
 @router.post(
     "/risk-hub/snapshots:batch",
     summary="Land many snapshots (NDJSON)",
+    description="Lands each line as the single door would. A bad line is answered and stops none.",
     response_description="One JSON line a line: line, status, and what the hub made of it",
-    responses={
-        200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}},
-        **problem_responses(
-            HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.SERVICE_UNAVAILABLE
-        ),
-    },
-    openapi_extra={
-        "requestBody": {
-            "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
-        }
-    },
+    responses=openapi.BATCH_RESPONSES,
+    openapi_extra=openapi.BATCH,
 )
-async def post_batch(
-    request: Request,
-    producer: Annotated[Producer, Depends()],
-    hub: Annotated[Hub, Depends(hub_of)],
-    settings: Annotated[Settings, Depends(settings_of)],
-) -> StreamingResponse:
-    """Land each line as the single door would. A bad line is answered and stops no other."""
+async def post_batch(request: Request) -> StreamingResponse:
+    """Land each line as the single door would."""
+    edge, producer = authorize_producer(request)
+    hub, settings = edge.hub, edge.settings
     spool = tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY_BYTES)  # noqa: SIM115 - outlives us
     try:
         batch: list[tuple[int, bytes | _TooLong]] = []
         held = 0
-        async for number, line in _lines(request, settings.max_body_bytes):
+        async for number, line in _lines(request, settings):
             batch.append((number, line))
             held += len(line) if isinstance(line, bytes) else 0
             if len(batch) == LINES_PER_TRANSACTION or held >= settings.max_body_bytes:
@@ -75,10 +66,13 @@ async def post_batch(
     return StreamingResponse(_drain(spool), media_type="application/x-ndjson")
 
 
-async def _lines(request: Request, limit: int) -> AsyncIterator[tuple[int, bytes | _TooLong]]:
-    """The request's non-empty lines with their numbers, never holding more than `limit` bytes."""
+async def _lines(
+    request: Request, settings: Settings
+) -> AsyncIterator[tuple[int, bytes | _TooLong]]:
+    """The request's non-empty lines with their numbers, never holding much more than one."""
+    limit = settings.max_body_bytes
     number, held, skipping = 1, bytearray(), False
-    async for chunk in request.stream():
+    async for chunk in chunks(request, settings.body_timeout_sec):
         *ends, rest = chunk.split(b"\n")
         for end in ends:
             line = bytes(held + end)
@@ -122,7 +116,7 @@ def _land_lines(
     for (number, snapshot), landing in zip(accepted, landings, strict=True):
         named = {"world_id": snapshot.world_id, "version": snapshot.version}
         try:
-            status = outcome_of(landing, snapshot.world_id, snapshot.version, snapshot.digest)
+            status = outcome_of(landing, snapshot)
             answers[number] = {"status": int(status), **named, "hash": landing.digest}
         except VersionConflict as conflict:
             answers[number] = (describe(conflict) or {}) | named

@@ -10,9 +10,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from riskhub.errors import (
+    BlobAltered,
+    BlobMissing,
+    BlobsUnavailable,
+    BlobUnusable,
     ContractViolation,
     FieldError,
     StoreNotMigrated,
@@ -22,6 +27,12 @@ from riskhub.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SEC = "1"
+# As nginx has it: the client was gone before there was anything to tell it.
+CLIENT_CLOSED_REQUEST = 499
+_BLOB_ERRORS: dict[type[BlobUnusable], str] = {
+    BlobMissing: "blob_missing",
+    BlobAltered: "blob_altered",
+}
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -73,8 +84,14 @@ def describe(error: Exception) -> dict[str, Any] | None:
                 "stored": error.stored,
                 "offered": error.offered,
             }
-        case StoreUnavailable() | StoreNotMigrated():
+        case StoreUnavailable() | StoreNotMigrated() | BlobsUnavailable():
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        case BlobUnusable():
+            # Ours, and no use to try again: what is stored refers to something that is gone.
+            return problem(HTTPStatus.BAD_GATEWAY, str(error)) | {
+                "error": _BLOB_ERRORS.get(type(error), "blob_unusable"),
+                "ref": error.ref,
+            }
         case ApiError():
             return problem(error.status, error.detail, error.errors)
     return None
@@ -87,6 +104,8 @@ def respond(document: dict[str, Any]) -> Response:
         headers["Retry-After"] = RETRY_AFTER_SEC
     if document["status"] == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
+    if document["status"] == HTTPStatus.REQUEST_TIMEOUT:
+        headers["Connection"] = "close"  # the rest of the body is still under way
     return Response(
         json.dumps(document), status_code=document["status"], media_type=MEDIA_TYPE, headers=headers
     )
@@ -104,6 +123,17 @@ def _allowed(request: Request) -> list[str]:
     ]
 
 
+_EXPECTED = (
+    ContractViolation,
+    VersionConflict,
+    StoreUnavailable,
+    StoreNotMigrated,
+    BlobUnusable,
+    BlobsUnavailable,
+    ApiError,
+)
+
+
 def install(app: FastAPI) -> None:
     """Answer every expected failure, and FastAPI's own, with problem details."""
 
@@ -113,8 +143,13 @@ def install(app: FastAPI) -> None:
             raise error
         return respond(document)
 
-    for kind in (ContractViolation, VersionConflict, StoreUnavailable, StoreNotMigrated, ApiError):
+    for kind in _EXPECTED:
         app.add_exception_handler(kind, expected)
+
+    async def gone(_request: Request, _error: Exception) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)  # for the metrics: nobody reads it
+
+    app.add_exception_handler(ClientDisconnect, gone)
 
     async def bad_parameter(_request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for

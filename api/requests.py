@@ -1,79 +1,199 @@
-"""What every request is asked first: who are you, for whom do you speak, how much do you send."""
+"""What every request is asked first: who are you, for whom do you speak, what do you want."""
 
-import hmac
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, cast
+from typing import NamedTuple
 
-from fastapi import Depends, Header, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import ClientDisconnect, Request
 
+from api.edge import Edge, edge_of
 from api.problems import ApiError
+from riskhub.auth import Grant, Scope
 from riskhub.errors import FieldError
-from riskhub.group_commit import GroupCommit
-from riskhub.hub import Hub
-from riskhub.settings import Settings
+from riskhub.hub import MAX_LIMIT
+from riskhub.snapshot import is_world_id, parse_instant
+from riskhub.store import Filter
+from riskhub.strict_json import violation
 
-_bearer = HTTPBearer(auto_error=False, description="The hub's token, when one is configured.")
-
-
-def hub_of(request: Request) -> Hub:
-    """The hub that this app serves."""
-    return cast(Hub, request.app.state.hub)
+MAX_LABEL = 128
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
-def group_commit_of(request: Request) -> GroupCommit:
-    """The landing queue that this app's requests share."""
-    return cast(GroupCommit, request.app.state.group_commit)
+class Producer(NamedTuple):
+    """Who posts: the headers ``X-Actor`` and ``X-Stage``."""
+
+    actor: str
+    stage: str
 
 
-def settings_of(request: Request) -> Settings:
-    """The settings that this app was made with."""
-    return cast(Settings, request.app.state.settings)
+def authorize(request: Request, scope: Scope) -> Edge:
+    """The app's edge, for who may use it.
+
+    Raises:
+        ApiError: 401 without a valid bearer token, 403 when it lacks the scope. Where no token is
+            configured, or for reads that are not guarded, nobody is refused.
+    """
+    edge = edge_of(request)
+    if not edge.tokens.is_open and (scope is Scope.WRITE or edge.settings.read_auth):
+        _granted(request, edge, scope)
+    return edge
 
 
-def authorize(
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-    settings: Annotated[Settings, Depends(settings_of)],
-) -> None:
-    """401 unless the bearer token is the configured one; without one, nobody is refused."""
-    if settings.token is None:
-        return
-    offered = credentials.credentials if credentials else ""
-    # Header text is Latin-1 of what was sent; back to those bytes, so that any token can match.
-    if not hmac.compare_digest(
-        offered.encode("latin-1"), settings.token.get_secret_value().encode()
-    ):
+def authorize_producer(request: Request) -> tuple[Edge, Producer]:
+    """The app's edge and who posts, if they may post under that name.
+
+    Raises:
+        ApiError: as `authorize`; 400 when a header is missing; 403 when the token is not for this
+            actor.
+    """
+    edge = edge_of(request)
+    grant = None if edge.tokens.is_open else _granted(request, edge, Scope.WRITE)
+    actor, stage = request.headers.get("x-actor"), request.headers.get("x-stage")
+    if not actor or not stage:
+        missing = [
+            FieldError(name, "is required")
+            for name, value in (("X-Actor", actor), ("X-Stage", stage))
+            if not value
+        ]
+        detail = "; ".join(f"{error.field} {error.message}" for error in missing)
+        raise ApiError(HTTPStatus.BAD_REQUEST, detail, *missing)
+    if grant is not None and not grant.may_post_as(actor):
+        edge.hub.telemetry.auth_failed("actor")
+        problem = FieldError("X-Actor", "is not one that this token may post as")
+        raise ApiError(HTTPStatus.FORBIDDEN, f"{problem.field} {problem.message}", problem)
+    return edge, Producer(actor, stage)
+
+
+def _granted(request: Request, edge: Edge, scope: Scope) -> Grant:
+    scheme, _, offered = request.headers.get("authorization", "").partition(" ")
+    grant = edge.tokens.grant_of(offered) if scheme.lower() == "bearer" else None
+    if grant is None:
+        edge.hub.telemetry.auth_failed("token")
         raise ApiError(HTTPStatus.UNAUTHORIZED, "the bearer token is missing or wrong")
+    if not grant.allows(scope):
+        edge.hub.telemetry.auth_failed("scope")
+        raise ApiError(HTTPStatus.FORBIDDEN, f"this token does not allow to {scope}")
+    return grant
 
 
-class Producer:
-    """Who posts: the headers ``X-Actor`` and ``X-Stage``, both required (else 400)."""
-
-    def __init__(
-        self,
-        actor: Annotated[
-            str, Header(alias="X-Actor", min_length=1, description="Who produced the snapshot.")
-        ],
-        stage: Annotated[
-            str,
-            Header(alias="X-Stage", min_length=1, description="Such as backtest, paper or live."),
-        ],
-    ) -> None:
-        self.actor = actor
-        self.stage = stage
+def world_of(request: Request) -> str:
+    """The world of the path."""
+    world_id: str = request.path_params["world_id"]
+    if not is_world_id(world_id):
+        raise violation("world_id", "must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")
+    return world_id
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body, refused with 413 before more than `limit` bytes are held."""
+class Query:
+    """The query parameters of a request, each checked as it is taken.
+
+    Raises:
+        ContractViolation: a parameter that isn't one, is given twice, or has an impossible value.
+    """
+
+    def __init__(self, request: Request, known: Collection[str]) -> None:
+        self._given: dict[str, str] = {}
+        if not request.scope["query_string"]:
+            return
+        for name, value in request.query_params.multi_items():
+            if name not in known:
+                # A filter that is misspelt must not be a filter that is left out.
+                raise violation(
+                    name[:64], f"is not a parameter; there are {', '.join(sorted(known))}"
+                )
+            if name in self._given:
+                raise violation(name, "is given twice")
+            self._given[name] = value
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._given
+
+    def label(self, name: str) -> str | None:
+        """A version, stage or actor."""
+        text = self._given.get(name)
+        if text is not None and not (1 <= len(text) <= MAX_LABEL and text.isprintable()):
+            raise violation(name, f"must be 1 to {MAX_LABEL} printable characters")
+        return text
+
+    def flag(self, name: str) -> bool:
+        """True or false; false when it isn't given."""
+        text = self._given.get(name, "false").lower()
+        if text not in _BOOLEANS:
+            raise violation(name, "must be true or false")
+        return _BOOLEANS[text]
+
+    def number(self, name: str, default: int, largest: int) -> int:
+        """An integer from 1 to `largest`."""
+        text = self._given.get(name)
+        if text is None:
+            return default
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else 0
+        if not 1 <= number <= largest:
+            raise violation(name, f"must be an integer from 1 to {largest}")
+        return number
+
+    def instant(self, name: str) -> datetime | None:
+        """An instant, as UTC."""
+        text = self._given.get(name)
+        if text is None:
+            return None
+        try:
+            return parse_instant(text)
+        except ValueError as error:
+            hint = " (in a query, + is written %2B)" if " " in text else ""
+            raise violation(name, f"{error}{hint}") from error
+
+    def text(self, name: str) -> str | None:
+        """Whatever was given."""
+        return self._given.get(name)
+
+    def filter(self) -> Filter:
+        """Stage, actor and whether expired ones are wanted."""
+        return Filter(self.label("stage"), self.label("actor"), self.flag("include_expired"))
+
+    def limit(self) -> int:
+        """How long a page is."""
+        return self.number("limit", 50, MAX_LIMIT)
+
+
+async def read_body(request: Request, limit: int, patience_sec: float) -> bytes:
+    """The whole body, refused before more than `limit` bytes are held.
+
+    Raises:
+        ApiError: 413 when it is larger; 408 when nothing more of it arrives for `patience_sec`.
+        ClientDisconnect: the client has gone.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in chunks(request, patience_sec):
         body += chunk
         if len(body) > limit:
             raise _too_large(limit)
     return bytes(body)
+
+
+async def chunks(request: Request, patience_sec: float) -> AsyncIterator[bytes]:
+    """The body as it arrives; see `read_body`."""
+    more = True
+    while more:
+        try:
+            async with asyncio.timeout(patience_sec):
+                message = await request.receive()
+        except TimeoutError as error:
+            raise ApiError(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"nothing more of the body arrived for {patience_sec:g} s",
+                FieldError("body", "is not complete"),
+            ) from error
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        more = message.get("more_body", False)
+        if chunk := message.get("body", b""):
+            yield chunk
 
 
 def _too_large(limit: int) -> ApiError:

@@ -2,156 +2,153 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
 
-from api.problems import MEDIA_TYPE, ApiError, Problem
-from api.requests import Producer, authorize, group_commit_of, hub_of, read_body, settings_of
-from riskhub.errors import ContractViolation, FieldError, VersionConflict
-from riskhub.group_commit import GroupCommit
-from riskhub.hub import MAX_LIMIT, Filter, Hub
-from riskhub.settings import Settings
-from riskhub.snapshot import parse_instant
-from riskhub.store.landing import Landing, Outcome
+from api import openapi
+from api.edge import Edge
+from api.problems import ApiError
+from api.requests import (
+    Query,
+    authorize,
+    authorize_producer,
+    read_body,
+    world_of,
+)
+from riskhub.auth import Scope
+from riskhub.cache import Question
+from riskhub.errors import VersionConflict
+from riskhub.snapshot import Snapshot
+from riskhub.store import Filter, Landing
+from riskhub.store.landing import Outcome
+from riskhub.store.reading import Lookup
+from riskhub.strict_json import violation
 
-WorldId = Annotated[
-    str,
-    Path(
-        pattern=r"^[A-Za-z0-9._:-]{1,128}$",
-        description="The world: 1 to 128 characters of A-Z a-z 0-9 . _ : -",
-    ),
-]
-# No control characters: no label has one, and Postgres refuses NUL in any text.
-_LABEL = Query(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")
-Label = Annotated[str | None, _LABEL]
-IncludeExpired = Annotated[bool, Query(description="Also those whose ttl_sec has run out.")]
-TheHub = Annotated[Hub, Depends(hub_of)]
-
-
-def problem_responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of refusals."""
-    return {
-        int(status): {
-            "description": status.phrase,
-            "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
-        }
-        for status in statuses
-    }
-
+LARGE_BODY_BYTES = 256 * 1024
+_ONE_OF = ("stage", "actor", "include_expired", "expand")
+_LATEST = _ONE_OF
+_LIST = ("limit", "cursor", "as_of_from", "as_of_to", *_ONE_OF)
+_LOOKUP = ("version", "as_of", "known_at", *_ONE_OF)
 
 router = APIRouter(
     prefix="/risk-hub/worlds/{world_id}/snapshots",
     tags=["snapshots"],
-    dependencies=[Depends(authorize)],
-    responses=problem_responses(
-        HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE
+    responses=openapi.problems(
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
     ),
 )
 
-LARGE_BODY_BYTES = 256 * 1024
 
-_SNAPSHOT_EXAMPLE = {
-    "as_of": "2022-12-28T21:00:00Z",
-    "version": "2022-12-28",
-    "weights": {"BAC": 0.5, "JPM": 0.5},
-    "ttl_sec": 900,
-}
-
-
-def outcome_of(landing: Landing, world_id: str, version: str, offered: str) -> HTTPStatus:
+def outcome_of(landing: Landing, snapshot: Snapshot) -> HTTPStatus:
     """201 for a first landing, 200 for the same content again.
 
     Raises:
         VersionConflict: the version is stored with other content.
     """
     if landing.outcome is Outcome.CONFLICT:
-        raise VersionConflict(world_id, version, landing.digest, offered)
+        raise VersionConflict(snapshot.world_id, snapshot.version, landing.digest, snapshot.digest)
     return HTTPStatus.CREATED if landing.outcome is Outcome.CREATED else HTTPStatus.OK
-
-
-def _json(body: str, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return Response(body, status_code=status, media_type="application/json")
 
 
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
     summary="Land a snapshot",
-    response_description="Stored for the first time; the stored body",
-    responses={
-        200: {"description": "The same content was stored before; the stored body"},
-        **problem_responses(
-            HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        ),
-    },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {"type": "object", "required": ["as_of", "version", "weights"]},
-                    "example": _SNAPSHOT_EXAMPLE,
-                }
-            },
-        }
-    },
+    description="Checks the snapshot against the contract and stores it, once and for ever.",
+    responses=openapi.POST_RESPONSES,
+    openapi_extra=openapi.POST,
 )
-async def post_snapshot(
-    request: Request,
-    world_id: WorldId,
-    producer: Annotated[Producer, Depends()],
-    hub: TheHub,
-    settings: Annotated[Settings, Depends(settings_of)],
-    group_commit: Annotated[GroupCommit, Depends(group_commit_of)],
-) -> Response:
-    """Check the snapshot against the contract and store it, once and for ever."""
-    raw = await read_body(request, settings.max_body_bytes)
-    accept = partial(hub.accept, raw, world_id=world_id, actor=producer.actor, stage=producer.stage)
-    # A large body takes long to check, and the loop has other requests to answer meanwhile.
-    snapshot = await asyncio.to_thread(accept) if len(raw) > LARGE_BODY_BYTES else accept()
-    landing = await group_commit.land(snapshot)
-    status = outcome_of(landing, world_id, snapshot.version, snapshot.digest)
-    return _json(landing.body, status)
+async def post_snapshot(request: Request) -> Response:
+    """Check the snapshot against the contract and store it."""
+    edge, producer = authorize_producer(request)
+    world_id = world_of(request)
+    dry_run = Query(request, ("dry_run",)).flag("dry_run")
+    raw = await read_body(request, edge.settings.max_body_bytes, edge.settings.body_timeout_sec)
+    accept = partial(
+        edge.hub.accept,
+        raw,
+        world_id=world_id,
+        actor=producer.actor,
+        stage=producer.stage,
+        dry_run=dry_run,
+    )
+    # What takes long to check, or asks the blob store, leaves the loop to other requests.
+    takes_long = len(raw) > LARGE_BODY_BYTES or edge.hub.blobs is not None
+    snapshot = await asyncio.to_thread(accept) if takes_long else accept()
+    if dry_run:
+        return await _rehearse(edge, snapshot)
+    landing = await edge.landings.do(snapshot)
+    return _json(landing.body, outcome_of(landing, snapshot))
+
+
+async def _rehearse(edge: Edge, snapshot: Snapshot) -> Response:
+    landing = await asyncio.to_thread(edge.hub.rehearse, snapshot)
+    status = outcome_of(landing, snapshot)
+    told = {"dry_run": True, "status": int(status), "hash": landing.digest}
+    return _json(f'{json.dumps(told)[:-1]}, "snapshot": {landing.body}}}')
 
 
 @router.get(
-    "/latest", summary="The latest snapshot", responses=problem_responses(HTTPStatus.NOT_FOUND)
+    "/latest",
+    summary="The latest snapshot",
+    description="The greatest `as_of` among unexpired snapshots, whatever order they arrived in.",
+    responses=openapi.ONE_SNAPSHOT,
+    openapi_extra=openapi.parameters(*_LATEST),
 )
-def get_latest(
-    world_id: WorldId,
-    hub: TheHub,
-    stage: Label = None,
-    actor: Label = None,
-    include_expired: IncludeExpired = False,
-) -> Response:
-    """The greatest `as_of` among unexpired snapshots, whatever order they arrived in."""
-    body = hub.latest(world_id, Filter(stage, actor, include_expired))
-    if body is None:
-        raise ApiError(HTTPStatus.NOT_FOUND, f"world {world_id} has no such snapshot")
-    return _json(body)
+async def get_latest(request: Request) -> Response:
+    """The greatest `as_of` among unexpired snapshots."""
+    edge = authorize(request, Scope.READ)
+    world_id = world_of(request)
+    query = Query(request, _LATEST)
+    which = query.filter()
+    if which.include_expired:
+        lookup = Lookup(world_id, None, which)
+        body = await edge.lookups.do(lookup)
+    else:
+        body = await edge.latest.do(Question(world_id, which.stage, which.actor))
+    return await _found(edge, world_id, body, expand=query.flag("expand"))
 
 
-@router.get("", summary="List snapshots, newest first")
-def list_snapshots(
-    request: Request,
-    world_id: WorldId,
-    hub: TheHub,
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
-    cursor: Annotated[str | None, Query(description="From the next link of the page before.")] = (
-        None
-    ),
-    stage: Label = None,
-    actor: Label = None,
-    include_expired: IncludeExpired = False,
-) -> Response:
-    """A page of snapshots; the ``Link`` header with ``rel="next"`` leads to the next one."""
-    bodies, next_cursor = hub.list(
-        world_id, Filter(stage, actor, include_expired), limit=limit, cursor=cursor
+@router.get(
+    "",
+    summary="List snapshots, newest first",
+    description='A page of snapshots; the `Link` header with `rel="next"` leads to the next one.',
+    responses=openapi.SNAPSHOT_PAGE,
+    openapi_extra=openapi.parameters(*_LIST),
+)
+async def list_snapshots(request: Request) -> Response:
+    """A page of snapshots."""
+    edge = authorize(request, Scope.READ)
+    world_id = world_of(request)
+    query = Query(
+        request,
+        (
+            "limit",
+            "cursor",
+            "stage",
+            "actor",
+            "as_of_from",
+            "as_of_to",
+            "include_expired",
+            "expand",
+        ),
     )
-    response = _json(f'{{"snapshots":[{",".join(bodies)}],"next":{json.dumps(next_cursor)}}}')
+    which = replace(
+        query.filter(), since=query.instant("as_of_from"), up_to=query.instant("as_of_to")
+    )
+    answer = partial(
+        _page, edge, world_id, which, query.limit(), query.text("cursor"), query.flag("expand")
+    )
+    body, next_cursor = await asyncio.to_thread(answer)
+    response = _json(body)
     if next_cursor:
         url = request.url.include_query_params(cursor=next_cursor)
         response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
@@ -161,28 +158,44 @@ def list_snapshots(
 @router.get(
     "/lookup",
     summary="One version, or the snapshot as of an instant",
-    responses=problem_responses(HTTPStatus.NOT_FOUND),
+    description=(
+        "By `version`, or the greatest `as_of` at or before the one given; exactly one of the two. "
+        "With `known_at` the answer is what the hub would have said at that moment: only what it "
+        "had received by then, and what was not expired then."
+    ),
+    responses=openapi.ONE_SNAPSHOT,
+    openapi_extra=openapi.parameters(*_LOOKUP),
 )
-def lookup(
-    world_id: WorldId,
-    hub: TheHub,
-    version: Label = None,
-    as_of: Annotated[
-        str | None, Query(description="ISO 8601 with an offset or Z; at or before it.")
-    ] = None,
-    include_expired: IncludeExpired = False,
-) -> Response:
-    """By `version`, or the greatest `as_of` at or before the one given. Exactly one of the two."""
-    if (version is None) == (as_of is None):
-        raise ContractViolation(FieldError("version", "or as_of: exactly one must be given"))
-    if version is not None:
-        body = hub.lookup_version(world_id, version, include_expired=include_expired)
-    else:
-        try:
-            instant = parse_instant(as_of or "")
-        except ValueError as error:
-            raise ContractViolation(FieldError("as_of", str(error))) from error
-        body = hub.lookup_as_of(world_id, instant, include_expired=include_expired)
+async def lookup(request: Request) -> Response:
+    """By version, or as of an instant, now or as known at another."""
+    edge = authorize(request, Scope.READ)
+    world_id = world_of(request)
+    query = Query(request, _LOOKUP)
+    if ("version" in query) == ("as_of" in query):
+        raise violation("version", "or as_of: exactly one must be given")
+    which = replace(
+        query.filter(), up_to=query.instant("as_of"), known_at=query.instant("known_at")
+    )
+    if "version" in query and (which.stage or which.actor):
+        raise violation("stage" if which.stage else "actor", "filters nothing next to version")
+    body = await edge.lookups.do(Lookup(world_id, query.label("version"), which))
+    return await _found(edge, world_id, body, expand=query.flag("expand"))
+
+
+async def _found(edge: Edge, world_id: str, body: str | None, *, expand: bool) -> Response:
     if body is None:
         raise ApiError(HTTPStatus.NOT_FOUND, f"world {world_id} has no such snapshot")
-    return _json(body)
+    return _json(await asyncio.to_thread(edge.hub.expand, body) if expand else body)
+
+
+def _page(
+    edge: Edge, world_id: str, which: Filter, limit: int, cursor: str | None, expand: bool
+) -> tuple[str, str | None]:
+    bodies, next_cursor = edge.hub.page(world_id, which, limit=limit, cursor=cursor)
+    if expand:
+        bodies = [edge.hub.expand(body) for body in bodies]
+    return f'{{"snapshots":[{",".join(bodies)}],"next":{json.dumps(next_cursor)}}}', next_cursor
+
+
+def _json(body: str, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(body, status_code=status, media_type="application/json")

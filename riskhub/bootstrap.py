@@ -5,17 +5,42 @@ from pathlib import Path
 
 import redis
 
+from riskhub.blobs import open_blobs
+from riskhub.cache import Shared
 from riskhub.hub import Hub
 from riskhub.prices import PricePanel, load_panel
 from riskhub.settings import Settings
 from riskhub.store import Store, open_store
+from riskhub.telemetry import Telemetry
 
 _REDIS_TIMEOUT_SEC = 5.0
+# Longer than this, and the database has the answer sooner.
+_CACHE_TIMEOUT_SEC = 0.1
 
 
 def hub(settings: Settings) -> Hub:
     """The hub on its database. Raises `StoreUnavailable`, `StoreNotMigrated`."""
-    return Hub(store(settings), settings)
+    telemetry = Telemetry(max_worlds=settings.metrics_max_worlds)
+    return Hub(
+        store(settings),
+        settings,
+        shared_cache=shared_cache(settings, telemetry),
+        blobs=open_blobs(settings),
+        telemetry=telemetry,
+    )
+
+
+def shared_cache(settings: Settings, telemetry: Telemetry) -> Shared | None:
+    """What API processes share on Redis; None without one: the stand-in's memory is no closer."""
+    if settings.redis_url is None:
+        return None
+    client = redis.Redis.from_url(
+        settings.redis_url,
+        socket_timeout=_CACHE_TIMEOUT_SEC,
+        socket_connect_timeout=_CACHE_TIMEOUT_SEC,
+        retry=None,
+    )
+    return Shared(client, telemetry)
 
 
 def store(settings: Settings) -> Store:

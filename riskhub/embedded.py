@@ -19,7 +19,7 @@ import redis
 
 from riskhub import bootstrap
 from riskhub.errors import RiskHubError
-from riskhub.settings import Settings
+from riskhub.settings import CONFIG_VARIABLE, Settings, config_file
 from riskhub.supervisor import Child
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
@@ -158,9 +158,19 @@ def workspace_file(settings: Settings) -> Path:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """What every process of the profile finds in its environment."""
-    return dict(os.environ) | {
-        "RISKHUB_HOME": str(settings.home.resolve()),
+    """What every process of the profile finds in its environment.
+
+    Paths are absolute there: a process may work in another directory than we do.
+    """
+    paths = {
+        CONFIG_VARIABLE: config_file(),
+        "RISKHUB_HOME": settings.home,
+        "RISKHUB_PRICES_PATH": settings.prices_path,
+        "RISKHUB_TOKENS_FILE": settings.tokens_file,
+        "RISKHUB_BLOBS__DIRECTORY": settings.blobs.directory,
+    }
+    absolute = {name: str(path.resolve()) for name, path in paths.items() if path}
+    ours = {
         "DAGSTER_HOME": str(settings.dagster_home),
         "RISKHUB_DAGSTER_EVENTS": str(settings.dagster_home / "events"),
         # Events of a range run are stored as batches of this size.
@@ -169,6 +179,7 @@ def environment(settings: Settings) -> dict[str, str]:
         # One numerical thread: runs share the machine, and the matrices are small.
         "OPENBLAS_NUM_THREADS": "1",
     }
+    return dict(os.environ) | absolute | ours
 
 
 def foundations(settings: Settings) -> list[Child]:
@@ -241,13 +252,9 @@ def command_redis(settings: Settings) -> list[str]:
     return [sys.executable, "-m", "riskhub", "redis", "--port", str(settings.embedded_redis_port)]
 
 
-def command_api(settings: Settings) -> list[str]:
-    """The API under uvicorn."""
-    return [
-        sys.executable, "-m", "uvicorn", "--factory", "api.app:app_from_environment",
-        "--host", settings.api_host, "--port", str(settings.api_port),
-        "--log-level", "warning", "--no-access-log",
-    ]  # fmt: skip
+def command_api(_settings: Settings) -> list[str]:
+    """The API, which reads address and workers from the settings that it finds itself."""
+    return [sys.executable, "-m", "api.server"]
 
 
 def command_code_server(settings: Settings) -> list[str]:

@@ -1,23 +1,45 @@
 """Every setting, once.
 
-A setting is read from the environment as ``RISKHUB_<NAME>`` (nested: ``RISKHUB_GOVERNOR__MODE``).
-Nothing is read at import: an edge calls `load_settings` once and hands the result down.
+They stand under the key ``risk_hub`` of a YAML file: the one that ``RISKHUB_CONFIG`` names, else
+``riskhub.yml`` in the working directory if it is there. The environment comes before the file, as
+``RISKHUB_<NAME>`` (nested: ``RISKHUB_GOVERNOR__MODE``). Nothing is read at import: an edge calls
+`load_settings` once and hands the result down.
 """
 
+import functools
+import os
+import re
+from collections.abc import Iterator
 from datetime import date
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
-from riskhub.auth import TokenSpec
+from riskhub import strict_yaml
+from riskhub.auth import Secret, TokensInvalid, TokenSpec, read_tokens
 from riskhub.blobs.settings import BlobSettings
 from riskhub.errors import RiskHubError
 from riskhub.governor.settings import GovernorSettings
+from riskhub.strict_json import join_path
 
+SECTION = "risk_hub"
+CONFIG_VARIABLE = "RISKHUB_CONFIG"
+CONFIG_FILE = Path("riskhub.yml")
+_PREFIX = "RISKHUB_"
 _REPOSITORY = Path(__file__).resolve().parent.parent
+
+Steps = tuple[str | int, ...]
 
 
 class SettingsInvalid(RiskHubError):
@@ -28,25 +50,35 @@ class Settings(BaseSettings):
     """The effective settings of one process."""
 
     model_config = SettingsConfigDict(
-        env_prefix="RISKHUB_", env_nested_delimiter="__", frozen=True, extra="ignore"
+        env_prefix=_PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # it may be a secret
     )
 
+    profile: Literal["dev", "prod"] = Field(
+        default="dev",
+        description="`prod` refuses to start without Postgres, Redis, ControlBus and a token.",
+    )
     home: Path = Field(
         default=Path(".riskhub"),
         description="Directory for all that the embedded profile keeps: database, Dagster, logs.",
     )
     database_url: str | None = Field(
         default=None,
+        repr=False,  # it may hold a password
         description="SQLAlchemy URL of the hub's database; without one, SQLite in `home`.",
     )
     redis_url: str | None = Field(
         default=None,
+        repr=False,
         description="Redis that the governor uses; without one, the embedded stand-in.",
     )
     cache_bytes: int = Field(
         default=64 * 2**20, ge=0, description="Memory of each API process for what is read often."
     )
-    token: SecretStr | None = Field(
+    token: Secret | None = Field(
         default=None,
         description="Bearer token for everything; without any token the API serves loopback only.",
     )
@@ -118,14 +150,55 @@ class Settings(BaseSettings):
     governor: GovernorSettings = GovernorSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given in code comes first, then the environment, then the file."""
+        file = InitSettingsSource(settings_cls, {})
+        file.init_kwargs = given_in_file()  # as it stands: it would take API_PORT for api_port
+        return init_settings, env_settings, file
+
     @model_validator(mode="after")
-    def _open_to_others_only_with_a_token(self) -> Self:
-        if self.token is None and not _is_loopback(self.api_host):
+    def _may_start(self) -> Self:
+        no_token = self._no_token()
+        if self.profile == "prod" and (missing := list(self._missing(no_token))):
+            raise ValueError(f"profile prod also needs {'; '.join(missing)}")
+        if no_token and not _is_loopback(self.api_host):
             raise ValueError(
-                f"RISKHUB_API_HOST is {self.api_host}, which others can reach: "
-                "set RISKHUB_TOKEN, or stay on 127.0.0.1"
+                f"{_name_of(('api_host',))} is {self.api_host}, which others can reach: set "
+                f"{no_token}, or stay on 127.0.0.1"
             )
         return self
+
+    def _missing(self, no_token: str | None) -> Iterator[str]:
+        if not (self.database_url or "").startswith(("postgresql://", "postgresql+", "postgres:")):
+            yield f"{_both_names('database_url')} of Postgres"
+        if not self.redis_url:
+            yield _both_names("redis_url")
+        if not self.controlbus_brokers:
+            yield _both_names("controlbus_brokers")
+        if no_token:
+            yield no_token
+
+    def _no_token(self) -> str | None:
+        """When there is no token, what to set to have one."""
+        if self.token or self.tokens:
+            return None
+        names = " or ".join(_both_names(key) for key in ("token", "tokens", "tokens_file"))
+        if not self.tokens_file:
+            return names
+        try:
+            return (
+                None if read_tokens(self.tokens_file) else f"{names}: {self.tokens_file} is empty"
+            )
+        except TokensInvalid as error:
+            return f"{names}: {error}"
 
     @property
     def effective_database_url(self) -> str:
@@ -145,12 +218,122 @@ class Settings(BaseSettings):
     @property
     def api_url(self) -> str:
         """Where this machine reaches the API."""
-        return f"http://{self.api_host}:{self.api_port}"
+        return f"http://{_from_here(self.api_host)}:{self.api_port}"
 
     @property
     def dagster_url(self) -> str:
         """Where this machine reaches the Dagster UI."""
-        return f"http://{self.dagster_host}:{self.dagster_port}"
+        return f"http://{_from_here(self.dagster_host)}:{self.dagster_port}"
+
+
+def load_settings() -> Settings:
+    """Settings from the environment and the file.
+
+    Raises:
+        SettingsInvalid: naming each setting with an impossible value, as ``risk_hub.<path>`` when
+            it stands in the file, as ``RISKHUB_<NAME>`` when in the environment.
+    """
+    # From none of them is raised: their texts and frames hold the values.
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = (
+            f"{_name_of(item['loc'])}: {_message(item)}" if item["loc"] else _message(item)
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise SettingsInvalid("; ".join(problems)) from None
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"{_PREFIX}{field[1]}".upper() if field else _PREFIX
+        named = [given for given in _variables() if given.startswith(name)]
+        raise SettingsInvalid(f"{' or '.join(named) or name}: is not JSON") from None
+
+
+def config_file() -> Path | None:
+    """The file that the settings are in, if they are in one.
+
+    Raises:
+        SettingsInvalid: ``RISKHUB_CONFIG`` names one that isn't there.
+    """
+    if named := os.environ.get(CONFIG_VARIABLE):
+        path = Path(named).expanduser()
+        if not path.is_file():
+            raise SettingsInvalid(f"{CONFIG_VARIABLE} names {path}, which is no file")
+        return path
+    return CONFIG_FILE if CONFIG_FILE.is_file() else None
+
+
+def given_in_environment() -> dict[str, Any]:
+    """What the environment says of the settings, nested as they are."""
+    return EnvSettingsSource(Settings)()
+
+
+def given_in_file() -> dict[str, Any]:
+    """What the file says of the settings. Raises `SettingsInvalid`."""
+    if (path := config_file()) is None:
+        return {}
+    try:
+        content = strict_yaml.load(path)
+    except strict_yaml.YamlUnreadable as error:
+        raise SettingsInvalid(str(error)) from None
+    if not isinstance(content, dict) or SECTION not in content:
+        raise SettingsInvalid(f"{path} has no key `{SECTION}` at its top")
+    section = {} if content[SECTION] is None else content[SECTION]
+    if not isinstance(section, dict) or not all(isinstance(key, str) for key in section):
+        raise SettingsInvalid(f"{path}: `{SECTION}` must be a mapping of names to values")
+    return section
+
+
+def depth(values: Any, path: Steps) -> int:
+    """How many steps of the path these nested values have."""
+    for taken, step in enumerate(path):
+        try:
+            values = values[step]
+        except (KeyError, IndexError, TypeError):
+            return taken
+    return len(path)
+
+
+def _name_of(path: Steps) -> str:
+    """How whoever gave this setting knows it, as far as it can be told."""
+    in_file, in_environment = depth(given_in_file(), path), depth(given_in_environment(), path)
+    if in_file > in_environment:
+        return functools.reduce(join_path, path, SECTION)
+    for length in range(len(path), 0, -1):
+        # A variable may hold several, as JSON.
+        variable = _variable(path[:length])
+        if variable in _variables():
+            return functools.reduce(join_path, path[length:], variable)
+    return _variable(path)
+
+
+def _variable(path: Steps) -> str:
+    return _PREFIX + "__".join(map(str, path)).upper()
+
+
+def _variables() -> set[str]:
+    return {name.upper() for name in os.environ}
+
+
+def _both_names(key: str) -> str:
+    return f"{_variable((key,))} ({SECTION}.{key})"
+
+
+def _message(item: ErrorDetails) -> str:
+    if item["type"] == "extra_forbidden":
+        return "there is no such setting"
+    return item["msg"].removeprefix("Value error, ")
+
+
+def _from_here(host: str) -> str:
+    """A host to connect to, for one to listen on: not "everywhere", and IPv6 in brackets."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if address.is_unspecified:
+        return "127.0.0.1" if address.version == 4 else "[::1]"
+    return host if address.version == 4 else f"[{host}]"
 
 
 def _is_loopback(host: str) -> bool:
@@ -158,21 +341,3 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def load_settings() -> Settings:
-    """Settings from the environment.
-
-    Raises:
-        SettingsInvalid: naming each environment variable with an impossible value.
-    """
-    try:
-        return Settings()
-    except ValidationError as error:
-        problems = "; ".join(
-            f"RISKHUB_{'__'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
-            if item["loc"]
-            else item["msg"].removeprefix("Value error, ")
-            for item in error.errors()
-        )
-        raise SettingsInvalid(problems) from error

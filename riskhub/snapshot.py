@@ -48,7 +48,8 @@ class Snapshot:
     """One validated snapshot of a world, as it will be stored.
 
     `payload` is what the digest covers (canonical JSON); `body` is what the hub serves for ever:
-    the payload with `hash` and `created_at`. `as_of` and `received_at` are UTC instants.
+    the payload with `hash` and `created_at`, large fields as references. `readings` are the other
+    forms in which this content may have been digested. `as_of` and `received_at` are UTC instants.
     """
 
     world_id: str
@@ -61,6 +62,8 @@ class Snapshot:
     payload: bytes
     body: str
     received_at: datetime
+    refs: tuple[str, ...] = ()
+    readings: tuple[bytes, ...] = ()
 
     @property
     def expires_at(self) -> datetime:
@@ -69,8 +72,13 @@ class Snapshot:
 
     def same_content(self, stored_digest: str) -> bool:
         """Whether `stored_digest`, in whichever algorithm, is the digest of this content."""
+        if self.digest == stored_digest:
+            return True
         algorithm, _, _ = stored_digest.partition(":")
-        return digest(self.payload, algorithm) == stored_digest
+        return any(
+            digest(reading, algorithm) == stored_digest
+            for reading in (self.payload, *self.readings)
+        )
 
 
 def validate(
@@ -81,6 +89,8 @@ def validate(
     stage: str,
     received_at: datetime,
     future_tolerance: timedelta = DEFAULT_FUTURE_TOLERANCE,
+    resolved: Document | None = None,
+    offload: Callable[[Document], Document] | None = None,
 ) -> Snapshot:
     """Check a parsed document against the contract and normalise it.
 
@@ -91,11 +101,17 @@ def validate(
         stage: such as ``paper`` or ``backtest``, from ``X-Stage``.
         received_at: the hub's clock, UTC.
         future_tolerance: how far ahead of `received_at` the snapshot's `as_of` may be.
+        resolved: the values that the document's references stand for, by field; None where there
+            is no blob store to resolve them with.
+        offload: puts the large fields of what has been found right elsewhere, and gives the
+            document with references to them.
 
     Raises:
         ContractViolation: with every field that breaks a rule.
     """
-    errors = list(_violations(document, world_id, actor, stage, received_at, future_tolerance))
+    errors = list(
+        _violations(document, world_id, actor, stage, received_at, future_tolerance, resolved)
+    )
     if errors:
         raise ContractViolation(*errors)
 
@@ -107,23 +123,28 @@ def validate(
     provenance = content.get("provenance", {}) | {"actor": actor, "stage": stage}
     content["provenance"] = provenance
     if "realized_returns" in content:
-        content["realized_returns"] = {
-            series: list(map(float, points))
-            for series, points in content["realized_returns"].items()
-        }
-    payload = canonical_json(content)
+        content["realized_returns"] = _floats(content["realized_returns"])
 
     offered = document.get("hash")
+    payload, *readings = _readings(content, resolved or {})
     algorithm = offered.partition(":")[0] if offered else "sha256"
     computed = digest(payload, algorithm)
     if offered and offered != computed:
-        raise violation("hash", f"is {offered}, but the body's digest is {computed}")
+        for reading in readings:
+            if digest(reading, algorithm) == offered:
+                payload, readings, computed = reading, [payload, *readings], offered
+                break
+        else:
+            raise violation("hash", f"is {offered}, but the body's digest is {computed}")
 
-    stored = payload
+    stored = content
     if "created_at" in document:
         # Kept for people; it decides nothing, so a retry with a new clock reading is a retry.
         produced = {"produced_at": document["created_at"], **provenance}
-        stored = canonical_json(content | {"provenance": produced})
+        stored = content | {"provenance": produced}
+    if offload is not None:
+        stored = offload(stored)
+    as_stored = payload if stored is content and not readings else canonical_json(stored)
     return Snapshot(
         world_id=content["world_id"],
         version=content["version"],
@@ -133,9 +154,55 @@ def validate(
         ttl_sec=content["ttl_sec"],
         digest=computed,
         payload=payload,
-        body=_with_receipt(stored, computed, format_instant(received_at)),
+        body=_with_receipt(as_stored, computed, format_instant(received_at)),
         received_at=received_at,
+        refs=tuple(stored[field] for field in REF_FIELDS if field in stored),
+        readings=tuple(readings),
     )
+
+
+def verify_digest(document: Document, resolved: Document | None = None) -> bool:
+    """Whether the `hash` of a body is the digest of its content.
+
+    Args:
+        document: a snapshot as the hub serves it.
+        resolved: the values that its references stand for, by field. Where the producer digested
+            before it offloaded, or the hub offloaded, the hash covers these.
+    """
+    offered = document.get("hash")
+    if not _is_digest(offered):
+        return False
+    content = {key: value for key, value in document.items() if key not in ("hash", "created_at")}
+    algorithm, _, _ = offered.partition(":")
+    return any(digest(each, algorithm) == offered for each in _readings(content, resolved or {}))
+
+
+def inline(document: Document, resolved: Document) -> Document:
+    """The document with its references replaced by what they stand for."""
+    kept = {
+        key: value for key, value in document.items() if key.removesuffix("_ref") not in resolved
+    }
+    return kept | resolved
+
+
+def _readings(content: Document, resolved: Document) -> list[bytes]:
+    """What a digest of this content may cover: as it stands, first; then as others read it.
+
+    A client of the first generation takes its hash before it offloads; and `produced_at`, which
+    the hub writes where a producer sent `created_at`, was in no producer's hash.
+    """
+    forms = [content]
+    if resolved:
+        forms.append(inline(content, resolved))
+    provenance = content.get("provenance")
+    if isinstance(provenance, dict) and "produced_at" in provenance:
+        rest = {key: value for key, value in provenance.items() if key != "produced_at"}
+        forms += [form | {"provenance": rest} for form in forms]
+    return [canonical_json(form) for form in forms]
+
+
+def _floats(realized: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    return {series: list(map(float, points)) for series, points in realized.items()}
 
 
 def _with_receipt(payload: bytes, digest: str, created_at: str) -> str:
@@ -188,6 +255,7 @@ def _violations(
     stage: str,
     received_at: datetime,
     future_tolerance: timedelta,
+    resolved: Document | None,
 ) -> Iterator[FieldError]:
     for key in document.keys() - FIELDS:
         yield FieldError(shown(key), "is not a field of the contract")
@@ -198,15 +266,16 @@ def _violations(
         yield FieldError("version", "must be 1 to 128 printable characters")
     yield from _check_as_of(document, received_at + future_tolerance)
     yield from _check_weights(document)
-    if "covariance" in document:
-        yield from _check_covariance(document["covariance"])
-    if "realized_returns" in document:
-        yield from _check_realized_returns(document["realized_returns"])
-    if "stress" in document:
-        yield from _check_stress(document["stress"])
+    values = document | (resolved or {})
+    if "covariance" in values:
+        yield from _check_covariance(values["covariance"])
+    if "realized_returns" in values:
+        yield from _check_realized_returns(values["realized_returns"])
+    if "stress" in values:
+        yield from _check_stress(values["stress"])
     if "constraints" in document:
         yield from _check_constraints(document["constraints"])
-    yield from _check_refs(document)
+    yield from _check_refs(document, resolved)
     ttl_sec = document.get("ttl_sec", DEFAULT_TTL_SEC)
     if type(ttl_sec) is not int or not 1 <= ttl_sec <= MAX_TTL_SEC:
         yield FieldError("ttl_sec", f"must be an integer from 1 to {MAX_TTL_SEC}")
@@ -352,9 +421,16 @@ def _check_constraints(constraints: Any) -> Iterator[FieldError]:
         yield FieldError("constraints.candidate_weight", "must be a number in (0, 1]")
 
 
-def _check_refs(document: Document) -> Iterator[FieldError]:
+def _check_refs(document: Document, resolved: Document | None) -> Iterator[FieldError]:
     for field in REF_FIELDS:
-        if field in document:
+        if field not in document:
+            continue
+        inline_field = field.removesuffix("_ref")
+        if not isinstance(document[field], str):
+            yield FieldError(field, "must be a reference, as text")
+        elif inline_field in document:
+            yield FieldError(field, f"and {inline_field}: only one of them can be the truth")
+        elif resolved is None:
             yield FieldError(field, "is refused: no blob store is configured; send it inline")
 
 

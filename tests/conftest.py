@@ -7,6 +7,8 @@ import hypothesis
 import pytest
 import service_resolution
 
+from riskhub.blobs.settings import BlobSettings
+
 # No deadline: a shared machine is slow now and then, and that is not the property under test.
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
@@ -35,6 +37,13 @@ def redis_server() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The URL of an S3 server, started at the first test that wants it."""
+    with service_resolution.resolve_s3().serve() as url:
+        yield url
+
+
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """A database of the test's own, empty."""
@@ -47,6 +56,13 @@ def redis_url(redis_server: str) -> Iterator[str]:
     """A Redis database with nothing in it."""
     with service_resolution.flushed(redis_server) as url:
         yield url
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str) -> Iterator[BlobSettings]:
+    """Settings of a bucket of the test's own, empty."""
+    with service_resolution.fresh_bucket(s3_server) as settings:
+        yield settings
 
 
 @pytest.fixture

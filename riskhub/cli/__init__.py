@@ -2,7 +2,7 @@
 
 import typer
 
-from riskhub.cli import processes
+from riskhub.cli import config, processes, producer
 from riskhub.cli.frame import Commands
 
 app = typer.Typer(
@@ -13,6 +13,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(processes.app)
+app.add_typer(config.app)
+app.add_typer(producer.app)
 
 
 def main() -> None:

@@ -5,8 +5,19 @@ is what the rest of riskhub talks to. Knows the domain's values, decides nothing
 """
 
 from riskhub.store.engine import create_engine
-from riskhub.store.landing import Landing, Page, Position
+from riskhub.store.landing import Landing
+from riskhub.store.reading import Filter, Page, Position, Stored
 from riskhub.store.schema import migrate
 from riskhub.store.store import Store, open_store
 
-__all__ = ["Landing", "Page", "Position", "Store", "create_engine", "migrate", "open_store"]
+__all__ = [
+    "Filter",
+    "Landing",
+    "Page",
+    "Position",
+    "Store",
+    "Stored",
+    "create_engine",
+    "migrate",
+    "open_store",
+]

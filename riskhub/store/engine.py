@@ -51,15 +51,19 @@ def create_engine(url: str) -> sa.Engine:
     if parsed.get_backend_name() == "sqlite":
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(parsed, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SEC})
+        engine = sa.create_engine(
+            parsed, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SEC}, hide_parameters=True
+        )
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     # pre_ping: a restarted Postgres costs a retry inside the pool, not an error to a producer.
+    # hide_parameters: an error's text is logged, and they are payloads.
     # A transaction that its client forgot would hold the landing lock: the server ends it.
     return sa.create_engine(
         parsed,
         pool_pre_ping=True,
+        hide_parameters=True,
         pool_size=8,
         max_overflow=8,
         pool_timeout=10,

@@ -4,25 +4,32 @@
 one lock from before it takes its first position until after it has committed. So whoever has read
 up to a position has seen every row up to there, and remembering that one number is enough never to
 miss a row that committed late. Rows that arrive together share a transaction (see
-`riskhub.group_commit`), so the lock does not cost a commit per row.
+`riskhub.together`), so the lock does not cost a commit per row.
 """
 
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
+from functools import lru_cache
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from riskhub.snapshot import Snapshot
 from riskhub.store.engine import reading, writing
-from riskhub.store.tables import snapshots, validated_snapshots, world_stages
+from riskhub.store.reading import Position, SnapshotReads
+from riskhub.store.tables import (
+    Instant,
+    snapshot_blobs,
+    snapshots,
+    validated_snapshots,
+    world_stages,
+)
 
 # Any constant does: it names the lock among this database's advisory locks.
 _LANDING_LOCK = 0x7269736B
-
-Position = int
 
 
 class Outcome(Enum):
@@ -60,14 +67,6 @@ class Landed:
         return self.as_of.date()
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Bodies, newest first, and where the next page starts (None at the end)."""
-
-    bodies: list[str]
-    next_key: tuple[datetime, Position] | None
-
-
 def land(connection: sa.Connection, offered: Sequence[Snapshot]) -> list[Landing]:
     """Add what is new, in order; say for each what became of it. Changes no existing row.
 
@@ -75,141 +74,50 @@ def land(connection: sa.Connection, offered: Sequence[Snapshot]) -> list[Landing
     """
     if not offered:
         return []
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LANDING_LOCK)))
-    added = connection.execute(
-        _insert(connection, snapshots)
-        .on_conflict_do_nothing(index_elements=["world_id", "version"])
-        .returning(snapshots.c.world_id, snapshots.c.version),
-        [_row(snapshot) for snapshot in offered],
-    )
-    created = {(world_id, version) for world_id, version in added}
-
-    stored: dict[tuple[str, str], tuple[str, str]] = {}
-    waiting: dict[str, list[str]] = {}
-    first_of_batch: dict[tuple[str, str], Snapshot] = {}
+    lock_landings(connection)
+    firsts: dict[tuple[str, str], Snapshot] = {}
     for snapshot in offered:
-        key = (snapshot.world_id, snapshot.version)
-        if key in created:
-            first_of_batch.setdefault(key, snapshot)
-        else:
-            waiting.setdefault(snapshot.world_id, []).append(snapshot.version)
-    _note_newest(connection, first_of_batch.values())
-    for world_id, versions in waiting.items():
-        rows = connection.execute(
-            sa.select(snapshots.c.version, snapshots.c.digest, snapshots.c.body).where(
-                snapshots.c.world_id == world_id, snapshots.c.version.in_(versions)
-            )
-        )
-        stored |= {(world_id, row.version): (row.digest, row.body) for row in rows}
+        firsts.setdefault((snapshot.world_id, snapshot.version), snapshot)
+    added = _insert_snapshots(connection, list(firsts.values()))
+    created = {key: firsts[key] for key in added}
+    _note_worlds(connection, created.values())
+    referred = [
+        {"ref": ref, "position": added[key]}
+        for key, snapshot in created.items()
+        for ref in dict.fromkeys(snapshot.refs)
+    ]
+    if referred:
+        connection.execute(sa.insert(snapshot_blobs), referred)
 
+    stored = _stored(connection, [key for key in firsts if key not in created])
+    stored |= {key: (first.digest, first.body) for key, first in created.items()}
     landings = []
     for snapshot in offered:
         key = (snapshot.world_id, snapshot.version)
-        first = first_of_batch.get(key)
-        if first is snapshot:
-            landings.append(Landing(Outcome.CREATED, snapshot.digest, snapshot.body))
-            continue
-        digest, body = (first.digest, first.body) if first else stored[key]
-        same = snapshot.same_content(digest)
-        landings.append(Landing(Outcome.DUPLICATE if same else Outcome.CONFLICT, digest, body))
+        digest, body = stored[key]
+        if created.get(key) is snapshot:
+            outcome = Outcome.CREATED
+        elif snapshot.same_content(digest):
+            outcome = Outcome.DUPLICATE
+        else:
+            outcome = Outcome.CONFLICT
+        landings.append(Landing(outcome, digest, body))
     return landings
 
 
-class LandingStore:
-    """The landing table of one database; each call is one transaction."""
+def lock_landings(connection: sa.Connection) -> None:
+    """Keep every other landing waiting until this transaction has ended."""
+    if connection.dialect.name == "postgresql":  # SQLite's transaction has the write lock
+        connection.execute(_TAKE_LOCK)
 
-    def __init__(self, engine: sa.Engine) -> None:
-        self.engine = engine
+
+class LandingStore(SnapshotReads):
+    """The landing table of one database; each call is one transaction."""
 
     def land(self, offered: Sequence[Snapshot]) -> list[Landing]:
         """Add snapshots in one transaction; see `land`."""
         with writing(self.engine) as connection:
             return land(connection, offered)
-
-    def latest(
-        self,
-        world_id: str,
-        *,
-        now: datetime,
-        stage: str | None = None,
-        actor: str | None = None,
-        include_expired: bool = False,
-    ) -> str | None:
-        """The body with the greatest `as_of`, then the later receipt, however they arrived."""
-        page = self.newest_first(
-            world_id,
-            now=now,
-            limit=1,
-            stage=stage,
-            actor=actor,
-            include_expired=include_expired,
-        )
-        return page.bodies[0] if page.bodies else None
-
-    def newest_first(
-        self,
-        world_id: str,
-        *,
-        now: datetime,
-        limit: int,
-        stage: str | None = None,
-        actor: str | None = None,
-        include_expired: bool = False,
-        up_to: datetime | None = None,
-        after: tuple[datetime, Position] | None = None,
-    ) -> Page:
-        """A page of a world's bodies by `as_of` descending, then by landing descending.
-
-        Args:
-            up_to: only snapshots whose `as_of` is at or before it.
-            after: the `next_key` of the page before.
-        """
-        with reading(self.engine) as connection:
-            query = (
-                sa.select(snapshots.c.body, snapshots.c.as_of, snapshots.c.position)
-                .where(snapshots.c.world_id == world_id)
-                .order_by(snapshots.c.as_of.desc(), snapshots.c.position.desc())
-                .limit(limit + 1)
-            )
-            if stage is not None:
-                query = query.where(snapshots.c.stage == stage)
-            if actor is not None:
-                query = query.where(snapshots.c.actor == actor)
-            if not include_expired:
-                query = query.where(snapshots.c.expires_at > now)
-            if up_to is not None:
-                query = query.where(snapshots.c.as_of <= up_to)
-            if after is not None:
-                as_of, position = after
-                query = query.where(
-                    sa.tuple_(snapshots.c.as_of, snapshots.c.position)
-                    < sa.tuple_(sa.literal(as_of, snapshots.c.as_of.type), sa.literal(position))
-                )
-            rows = connection.execute(query).all()
-            more = len(rows) > limit
-            rows = rows[:limit]
-            return Page(
-                [row.body for row in rows], (rows[-1].as_of, rows[-1].position) if more else None
-            )
-
-    def by_version(
-        self,
-        world_id: str,
-        version: str,
-        *,
-        now: datetime,
-        include_expired: bool = False,
-    ) -> str | None:
-        """The body of one version."""
-        with reading(self.engine) as connection:
-            query = sa.select(snapshots.c.body).where(
-                snapshots.c.world_id == world_id, snapshots.c.version == version
-            )
-            if not include_expired:
-                query = query.where(snapshots.c.expires_at > now)
-            body: str | None = connection.execute(query).scalar()
-            return body
 
     def head(self) -> Position:
         """The newest position that can be read; 0 when nothing has landed."""
@@ -248,45 +156,98 @@ class LandingStore:
             return [(row.world_id, row.stage, row.newest_as_of) for row in rows]
 
 
-def _note_newest(connection: sa.Connection, created: Iterable[Snapshot]) -> None:
+def _note_worlds(connection: sa.Connection, created: Iterable[Snapshot]) -> None:
+    """Keep each world's newest `as_of`, and give it another stamp."""
     newest: dict[tuple[str, str], datetime] = {}
     for snapshot in created:
         key = (snapshot.world_id, snapshot.stage)
         newest[key] = max(snapshot.as_of, newest.get(key, snapshot.as_of))
-    if not newest:
-        return
-    insert = _insert(connection, world_stages)
-    connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=["world_id", "stage"],
-            set_={"newest_as_of": insert.excluded.newest_as_of},
-            where=insert.excluded.newest_as_of > world_stages.c.newest_as_of,
-        ),
-        [
-            {"world_id": world_id, "stage": stage, "newest_as_of": as_of}
-            for (world_id, stage), as_of in newest.items()
-        ],
+    if newest:
+        connection.execute(
+            _note_world(connection.dialect.name),
+            [
+                {"world_id": world, "stage": stage, "newest_as_of": as_of, "stamp": _new_stamp()}
+                for (world, stage), as_of in newest.items()
+            ],
+        )
+
+
+def _new_stamp() -> int:
+    return secrets.randbits(62)
+
+
+@lru_cache
+def _note_world(dialect: str) -> sa.Insert:
+    insert = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(world_stages)
+    newer = insert.excluded.newest_as_of > world_stages.c.newest_as_of
+    return insert.on_conflict_do_update(
+        index_elements=["world_id", "stage"],
+        set_={
+            "newest_as_of": sa.case(
+                (newer, insert.excluded.newest_as_of), else_=world_stages.c.newest_as_of
+            ),
+            "stamp": insert.excluded.stamp,
+        },
     )
 
 
-def _insert(connection: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+# -- inserting: the one statement that must be quick ----------------------------------------------
+
+_TAKE_LOCK = sa.select(sa.func.pg_advisory_xact_lock(_LANDING_LOCK))
+_COLUMNS = tuple(column.name for column in snapshots.c if column.name != "position")
+
+
+def _insert_snapshots(
+    connection: sa.Connection, fresh: Sequence[Snapshot]
+) -> dict[tuple[str, str], Position]:
+    """Insert what is not there yet; the keys and positions of what was inserted, in order."""
     if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+        arrays = {name: [getattr(snapshot, name) for snapshot in fresh] for name in _COLUMNS}
+        rows = connection.exec_driver_sql(_INSERT_ARRAYS, arrays)
+        return {(world_id, version): position for world_id, version, position in rows}
+    added = {}
+    for snapshot in fresh:
+        values = {name: getattr(snapshot, name) for name in _COLUMNS}
+        position = connection.execute(_INSERT_ROW, values).scalar()
+        if position is not None:
+            added[snapshot.world_id, snapshot.version] = position
+    return added
 
 
-def _row(snapshot: Snapshot) -> dict[str, object]:
-    return {
-        "world_id": snapshot.world_id,
-        "version": snapshot.version,
-        "as_of": snapshot.as_of,
-        "received_at": snapshot.received_at,
-        "expires_at": snapshot.expires_at,
-        "stage": snapshot.stage,
-        "actor": snapshot.actor,
-        "digest": snapshot.digest,
-        "body": snapshot.body,
-    }
+def _array(name: str) -> str:
+    element = "timestamptz" if isinstance(snapshots.c[name].type, Instant) else "text"
+    return f"%({name})b::{element}[]"
+
+
+# One array a column, so that the statement is the same for any number of rows; and binary (the b),
+# because as text each quote of each body would have to be escaped, which costs more than all else.
+_INSERT_ARRAYS = f"""
+    INSERT INTO snapshots ({", ".join(_COLUMNS)})
+    SELECT * FROM unnest({", ".join(map(_array, _COLUMNS))})
+    ON CONFLICT (world_id, version) DO NOTHING
+    RETURNING world_id, version, position
+"""  # noqa: S608 - made of our own names
+_INSERT_ROW = (
+    sqlite.insert(snapshots)
+    .values({name: sa.bindparam(name) for name in _COLUMNS})
+    .on_conflict_do_nothing(index_elements=["world_id", "version"])
+    .returning(snapshots.c.position)
+)
+_STORED = sa.select(snapshots.c.digest, snapshots.c.body).where(
+    snapshots.c.world_id == sa.bindparam("world_id"),
+    snapshots.c.version == sa.bindparam("version"),
+)
+
+
+def _stored(
+    connection: sa.Connection, keys: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], tuple[str, str]]:
+    """Digest and body of what is stored under these keys."""
+    found = {}
+    for world_id, version in keys:
+        row = connection.execute(_STORED, {"world_id": world_id, "version": version}).one()
+        found[world_id, version] = (row.digest, row.body)
+    return found
 
 
 def _midnight(day: date) -> datetime:

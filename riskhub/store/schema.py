@@ -1,5 +1,6 @@
 """Bringing a database to the schema that this version of the code needs, with Alembic."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -36,12 +37,17 @@ def check_migrated(engine: sa.Engine) -> None:
     """
     with reading(engine) as connection:
         current = MigrationContext.configure(connection).get_current_revision()
-    wanted = ScriptDirectory.from_config(_config()).get_current_head()
+    wanted = _wanted_revision()
     if current != wanted:
         raise StoreNotMigrated(
             f"the database is at revision {current}, this code needs {wanted}: "
             "run `riskhub migrate`"
         )
+
+
+@lru_cache
+def _wanted_revision() -> str | None:
+    return ScriptDirectory.from_config(_config()).get_current_head()
 
 
 def _config() -> Config:

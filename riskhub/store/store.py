@@ -5,16 +5,21 @@ import sqlalchemy as sa
 from riskhub.store.derived import DerivedStore
 from riskhub.store.engine import create_engine, reading
 from riskhub.store.landing import LandingStore
+from riskhub.store.retention import RetentionStore
 from riskhub.store.schema import check_migrated
 
 
-class Store(LandingStore, DerivedStore):
+class Store(LandingStore, DerivedStore, RetentionStore):
     """The hub's database. Every call may raise `StoreUnavailable`, which is safe to try again."""
 
     def ping(self) -> None:
         """Ask the database for a sign of life."""
         with reading(self.engine) as connection:
             connection.execute(sa.select(1))
+
+    def check(self) -> None:
+        """Whether the database is there, and still at this code's schema; else raises."""
+        check_migrated(self.engine)
 
     def close(self) -> None:
         """Give the connections back."""

@@ -66,20 +66,47 @@ snapshots = sa.Table(
     sa.Column("digest", sa.String(80), nullable=False),
     sa.Column("body", sa.Text, nullable=False),
     sa.UniqueConstraint("world_id", "version"),
-    sa.Index("ix_snapshots_world_id_as_of", "world_id", "as_of", "position"),
+    # Newest first, for whatever is asked about; each ends in what breaks a tie.
+    sa.Index("ix_snapshots_world", "world_id", "as_of", "received_at", "position"),
+    sa.Index("ix_snapshots_stage", "world_id", "stage", "as_of", "received_at", "position"),
+    sa.Index("ix_snapshots_actor", "world_id", "actor", "as_of", "received_at", "position"),
+    sa.Index(
+        "ix_snapshots_actor_stage",
+        *("world_id", "actor", "stage", "as_of", "received_at", "position"),
+    ),
+    # What is alive: at most a day of landings, however long the history behind it.
+    sa.Index("ix_snapshots_expiry", "world_id", "expires_at"),
     sa.Index("ix_snapshots_as_of", "as_of"),
     # A position is never given out twice, also after the newest row is gone.
     sqlite_autoincrement=True,
 )
 
 # Kept by the landing transaction, so that "how fresh is each world" reads a row per world and
-# stage, not every snapshot there ever was.
+# stage, not every snapshot there ever was. `stamp` is another random number after each landing:
+# whoever remembers an answer with the stamps of its world can tell whether it is still the answer.
 world_stages = sa.Table(
     "world_stages",
     metadata,
     sa.Column("world_id", sa.String(128), primary_key=True),
     sa.Column("stage", sa.String(128), primary_key=True),
     sa.Column("newest_as_of", Instant, nullable=False),
+    sa.Column("stamp", sa.BigInteger, nullable=False),
+)
+
+# Which snapshots refer to which blobs: what a blob is kept for.
+snapshot_blobs = sa.Table(
+    "snapshot_blobs",
+    metadata,
+    sa.Column("ref", sa.String(1024), primary_key=True),
+    sa.Column("position", _Position, primary_key=True, autoincrement=False, index=True),
+)
+
+# Blobs that nothing referred to when retention last looked; see `riskhub.retention`.
+condemned_blobs = sa.Table(
+    "condemned_blobs",
+    metadata,
+    sa.Column("ref", sa.String(1024), primary_key=True),
+    sa.Column("since", Instant, nullable=False),
 )
 
 validated_snapshots = sa.Table(

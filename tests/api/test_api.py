@@ -365,7 +365,7 @@ def test_a_store_that_can_not_be_reached_is_not_ready(api: Api, hub: Hub, tmp_pa
 def test_other_methods_are_405_with_what_is_allowed(api: Api) -> None:
     response = api.request("DELETE", SNAPSHOTS)
     assert problem_of(response, 405)
-    assert set(response.headers["allow"].replace(" ", "").split(",")) == {"GET", "POST"}
+    assert set(response.headers["allow"].replace(" ", "").split(",")) == {"GET", "HEAD", "POST"}
 
 
 # -- together -------------------------------------------------------------------------------------
@@ -400,8 +400,9 @@ def test_a_failed_commit_answers_everybody_and_the_next_ones_land(
     def down(_offered: Any) -> Any:
         raise StoreUnavailable("the disk is full")
 
-    real = api.app.state.group_commit._land
-    monkeypatch.setattr(api.app.state.group_commit, "_land", down)
+    landings = api.app.state.edge.landings
+    real = landings._work
+    monkeypatch.setattr(landings, "_work", down)
 
     async def twenty(client: httpx.AsyncClient) -> list[httpx.Response]:
         raws = [raw_document(version=f"v{number}") for number in range(20)]
@@ -409,6 +410,6 @@ def test_a_failed_commit_answers_everybody_and_the_next_ones_land(
 
     for response in api.run(twenty):
         assert refuses_for_now(response) == "the disk is full"
-    monkeypatch.setattr(api.app.state.group_commit, "_land", real)
+    monkeypatch.setattr(landings, "_work", real)
     assert {response.status_code for response in api.run(twenty)} == {201}
     assert json.loads(hub.latest(WORLD) or "")["version"]

@@ -69,7 +69,7 @@ def test_each_line_is_answered_in_order_as_the_single_door_would(api: Api, hub: 
     assert (conflict["world_id"], conflict["version"]) == (WORLD, "v1")
     assert [answer["errors"][0]["field"] for answer in refused] == ["weights.A", "body", "world_id"]
     assert elsewhere["world_id"] == "fx"
-    assert [len(hub.list(world, limit=9)[0]) for world in (WORLD, "fx")] == [1, 1]
+    assert [len(hub.page(world, limit=9)[0]) for world in (WORLD, "fx")] == [1, 1]
 
 
 def test_both_doors_store_the_same_bytes(api: Api) -> None:

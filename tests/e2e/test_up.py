@@ -236,7 +236,7 @@ def killed(home: Home, interrupted: Left) -> Killed:
     up = home.up("--demo", "--history", HISTORY)
     up.wait_for(lambda: "to compute" in up.out)
     victims = {
-        "api": ("uvicorn",),
+        "api": ("api.server",),
         "redis": ("riskhub redis",),
         "daemon": ("dagster._daemon",),
         "code": ("dagster api grpc",),

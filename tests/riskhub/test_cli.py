@@ -33,6 +33,15 @@ COMMANDS = [
     ["demo", "history"],
     ["demo", "live"],
     ["demo", "report"],
+    ["config"],
+    ["config", "show"],
+    ["token"],
+    ["token", "new"],
+    ["doctor"],
+    ["publish"],
+    ["lint"],
+    ["get"],
+    ["backfill"],
 ]
 PORTS = ("API_PORT", "DAGSTER_PORT", "CODE_SERVER_PORT", "EMBEDDED_REDIS_PORT")
 

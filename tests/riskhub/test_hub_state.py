@@ -18,10 +18,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from riskhub.hub import Filter, Hub
+from riskhub.hub import Hub
 from riskhub.settings import Settings
-from riskhub.store import create_engine, migrate, open_store
+from riskhub.store import Filter, create_engine, migrate, open_store
 from riskhub.store.landing import Landing, Outcome
+from riskhub.store.reading import Lookup
 
 WORLDS = ["equities", "fx"]
 STAGES = ["paper", "live"]
@@ -176,9 +177,9 @@ class HubMachine(RuleBasedStateMachine):
     def pages_walk_the_list_in_order(self) -> None:
         for world in WORLDS:
             for which in (Filter(), EVERYTHING):
-                walked, cursor = self.hub.list(world, which, limit=2)
+                walked, cursor = self.hub.page(world, which, limit=2)
                 while cursor:
-                    bodies, cursor = self.hub.list(world, which, limit=2, cursor=cursor)
+                    bodies, cursor = self.hub.page(world, which, limit=2, cursor=cursor)
                     walked += bodies
                 rows = self.rows(world, None, with_expired=which.include_expired)
                 assert walked == [row.body for row in rows]
@@ -186,9 +187,9 @@ class HubMachine(RuleBasedStateMachine):
     @invariant()
     def a_version_gives_its_first_body_for_ever(self) -> None:
         for (world, version), row in self.landed.items():
-            found = self.hub.lookup_version(world, version, include_expired=True)
+            found = self.hub.lookup(Lookup(world, version, EVERYTHING))
             assert found == row.body
-            unexpired = self.hub.lookup_version(world, version)
+            unexpired = self.hub.lookup(Lookup(world, version, Filter()))
             assert unexpired == (row.body if row.expires_at > self.clock.now else None)
 
     @invariant()
@@ -196,7 +197,9 @@ class HubMachine(RuleBasedStateMachine):
         for (world, _), asked in self.landed.items():
             rows = self.rows(world, None, with_expired=True)
             expected = next(row.body for row in rows if row.as_of <= asked.as_of)
-            found = self.hub.lookup_as_of(world, asked.as_of, include_expired=True)
+            found = self.hub.lookup(
+                Lookup(world, None, Filter(include_expired=True, up_to=asked.as_of))
+            )
             assert found == expected
 
     @invariant()

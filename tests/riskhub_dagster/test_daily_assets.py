@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from riskhub import __version__
 from riskhub.settings import Settings
-from riskhub.store import Store
+from riskhub.store import Filter, Store
 from riskhub.store.tables import metadata
 
 DAY = date(2020, 3, 16)
@@ -111,7 +111,10 @@ def test_a_number_names_its_window_its_returns_and_their_digests(
 
     (metrics,) = store.metrics_on(DAY, DAY)
     (verdict,) = store.verdicts_on(DAY, DAY)
-    body = store.by_version("equities", "v1", now=datetime.now(UTC), include_expired=True)
+    stored = store.by_version(
+        "equities", "v1", Filter(include_expired=True), now=datetime.now(UTC)
+    )
+    body = stored.body if stored else None
     with gzip.open(settings.prices_path) as file:
         prices = hashlib.sha256(file.read()).hexdigest()
     assert (metrics["window"], metrics["n"], metrics["horizon_days"]) == (500, 500, 1)

@@ -8,10 +8,10 @@ import pytest
 from builders import accept
 
 from riskhub.errors import StoreUnavailable
-from riskhub.group_commit import MAX_GROUP, GroupCommit
 from riskhub.snapshot import Snapshot
 from riskhub.store import Landing
 from riskhub.store.landing import Outcome
+from riskhub.together import MAX_GROUP, Together
 
 FIRST = accept(version="first")
 
@@ -42,13 +42,13 @@ class Database:
 
 
 async def land_while_one_commits(
-    group_commit: GroupCommit, database: Database, versions: Sequence[str]
+    group_commit: Together[Snapshot, Landing], database: Database, versions: Sequence[str]
 ) -> list[Landing | BaseException]:
     """One landing whose commit is in progress, and then all of these; what each was told."""
     database.hold()
-    first = asyncio.create_task(group_commit.land(FIRST))
+    first = asyncio.create_task(group_commit.do(FIRST))
     await asyncio.to_thread(database.entered.wait, 30)
-    waiting = [asyncio.create_task(group_commit.land(accept(version=v))) for v in versions]
+    waiting = [asyncio.create_task(group_commit.do(accept(version=v))) for v in versions]
     await asyncio.sleep(0)  # each of them has joined the queue
     database.go_on.set()
     return await asyncio.gather(first, *waiting, return_exceptions=True)
@@ -57,9 +57,9 @@ async def land_while_one_commits(
 def test_alone_a_landing_waits_for_nobody() -> None:
     async def scenario() -> None:
         database = Database()
-        group_commit = GroupCommit(database.land)
+        group_commit = Together(database.land, "landing")
         for version in ("a", "b"):
-            landing = await group_commit.land(accept(version=version))
+            landing = await group_commit.do(accept(version=version))
             assert landing.body == version
         assert database.transactions == [["a"], ["b"]]
         await group_commit.close()
@@ -70,7 +70,7 @@ def test_alone_a_landing_waits_for_nobody() -> None:
 def test_what_arrives_during_a_commit_shares_the_next_in_order() -> None:
     async def scenario() -> None:
         database = Database()
-        group_commit = GroupCommit(database.land)
+        group_commit = Together(database.land, "landing")
         versions = [f"v{number}" for number in range(50)]
         told = await land_while_one_commits(group_commit, database, versions)
         assert database.transactions == [["first"], versions]
@@ -83,7 +83,7 @@ def test_what_arrives_during_a_commit_shares_the_next_in_order() -> None:
 def test_a_transaction_takes_no_more_than_the_limit() -> None:
     async def scenario() -> None:
         database = Database()
-        group_commit = GroupCommit(database.land)
+        group_commit = Together(database.land, "landing")
         versions = [f"v{number}" for number in range(MAX_GROUP + 1)]
         await land_while_one_commits(group_commit, database, versions)
         assert [len(group) for group in database.transactions] == [1, MAX_GROUP, 1]
@@ -96,12 +96,12 @@ def test_a_transaction_takes_no_more_than_the_limit() -> None:
 def test_a_failed_commit_is_told_to_its_own_and_the_queue_goes_on(failure: Exception) -> None:
     async def scenario() -> None:
         database = Database()
-        group_commit = GroupCommit(database.land)
+        group_commit = Together(database.land, "landing")
         database.failures["first"] = failure
         told = await land_while_one_commits(group_commit, database, ["a", "b"])
         assert told[0] is failure
         assert [getattr(landing, "body", landing) for landing in told[1:]] == ["a", "b"]
-        assert (await group_commit.land(accept(version="c"))).body == "c"
+        assert (await group_commit.do(accept(version="c"))).body == "c"
         await group_commit.close()
 
     asyncio.run(scenario())
@@ -111,7 +111,7 @@ def test_a_failed_commit_is_told_to_its_own_and_the_queue_goes_on(failure: Excep
 def test_a_failed_group_leaves_none_of_its_own_waiting(failure: Exception) -> None:
     async def scenario() -> None:
         database = Database()
-        group_commit = GroupCommit(database.land)
+        group_commit = Together(database.land, "landing")
         database.failures["v1"] = failure
         versions = [f"v{number}" for number in range(MAX_GROUP + 3)]
         told = await land_while_one_commits(group_commit, database, versions)
@@ -125,12 +125,12 @@ def test_a_failed_group_leaves_none_of_its_own_waiting(failure: Exception) -> No
 def test_a_client_that_leaves_takes_nobody_along() -> None:
     async def scenario() -> None:
         database = Database()
-        group_commit = GroupCommit(database.land)
+        group_commit = Together(database.land, "landing")
         database.hold()
-        leaving = asyncio.create_task(group_commit.land(FIRST))
+        leaving = asyncio.create_task(group_commit.do(FIRST))
         await asyncio.to_thread(database.entered.wait, 30)
-        also_leaving = asyncio.create_task(group_commit.land(accept(version="a")))
-        staying = asyncio.create_task(group_commit.land(accept(version="b")))
+        also_leaving = asyncio.create_task(group_commit.do(accept(version="a")))
+        staying = asyncio.create_task(group_commit.do(accept(version="b")))
         await asyncio.sleep(0)
         leaving.cancel()
         also_leaving.cancel()
@@ -148,11 +148,11 @@ def test_a_client_that_leaves_takes_nobody_along() -> None:
 def test_closing_finishes_what_was_given() -> None:
     async def scenario() -> None:
         database = Database()
-        group_commit = GroupCommit(database.land)
+        group_commit = Together(database.land, "landing")
         database.hold()
-        given = [asyncio.create_task(group_commit.land(FIRST))]
+        given = [asyncio.create_task(group_commit.do(FIRST))]
         await asyncio.to_thread(database.entered.wait, 30)
-        given.append(asyncio.create_task(group_commit.land(accept(version="a"))))
+        given.append(asyncio.create_task(group_commit.do(accept(version="a"))))
         await asyncio.sleep(0)
         closing = asyncio.create_task(group_commit.close())
         database.go_on.set()

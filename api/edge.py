@@ -1,0 +1,43 @@
+"""What the requests of one app share: the hub, who may do what, and the work done together."""
+
+from dataclasses import dataclass, field
+from typing import cast
+
+from starlette.requests import Request
+
+from riskhub.auth import TokenBook
+from riskhub.cache import Question
+from riskhub.hub import Hub
+from riskhub.settings import Settings
+from riskhub.snapshot import Snapshot
+from riskhub.store import Landing
+from riskhub.store.reading import Lookup
+from riskhub.together import Together
+
+
+@dataclass
+class Edge:
+    """One app's hub, and the groups that its requests are served in."""
+
+    hub: Hub
+    settings: Settings
+    tokens: TokenBook
+    landings: Together[Snapshot, Landing] = field(init=False)
+    latest: Together[Question, str | None] = field(init=False)
+    lookups: Together[Lookup, str | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.landings = Together(self.hub.land, "landing")
+        self.latest = Together(self.hub.latest_of_many, "latest")
+        self.lookups = Together(self.hub.look_up_many, "lookup")
+
+    async def close(self) -> None:
+        """Finish what has been given, and give the store's connections back."""
+        for together in (self.landings, self.latest, self.lookups):
+            await together.close()
+        self.hub.store.close()
+
+
+def edge_of(request: Request) -> Edge:
+    """The edge that this app was made with."""
+    return cast(Edge, request.app.state.edge)

@@ -1,0 +1,255 @@
+"""Snapshots as consumers ask for them: latest, list, lookup, now or as of what was known then.
+
+**Expiry without scanning.** What has expired stays in the table for ever, in front of what is
+alive when a world has stopped. So the newest rows are read first, and when some of them have
+expired, the alive ones are found by their expiry instead: those are at most a day of landings.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from riskhub.snapshot import MAX_TTL_SEC
+from riskhub.store.engine import reading
+from riskhub.store.tables import snapshots, world_stages
+
+Position = int
+Order = tuple[datetime, datetime, Position]
+
+_ORDER = (snapshots.c.as_of, snapshots.c.received_at, snapshots.c.position)
+_COLUMNS = (
+    *_ORDER,
+    snapshots.c.expires_at,
+    snapshots.c.stage,
+    snapshots.c.digest,
+    snapshots.c.body,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A stored snapshot as consumers get it; instants are UTC."""
+
+    as_of: datetime
+    received_at: datetime
+    position: Position
+    expires_at: datetime
+    stage: str
+    digest: str
+    body: str
+
+    @property
+    def order(self) -> Order:
+        """What snapshots of a world are ordered by; greatest is latest."""
+        return self.as_of, self.received_at, self.position
+
+    def alive_at(self, moment: datetime) -> bool:
+        """Whether it had been received, and had not expired."""
+        return self.received_at <= moment < self.expires_at
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which of a world's snapshots are asked for; None means any.
+
+    `since` and `up_to` bound `as_of`, both inclusive. With `known_at` the answer is what the hub
+    would have said at that moment: only what it had received by then, and expiry as of then.
+    """
+
+    stage: str | None = None
+    actor: str | None = None
+    include_expired: bool = False
+    since: datetime | None = None
+    up_to: datetime | None = None
+    known_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """One version of a world, or without one the latest that the filter leaves."""
+
+    world_id: str
+    version: str | None
+    which: Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Snapshots, newest first, and where the next page starts (None at the end)."""
+
+    snapshots: list[Stored]
+    next_key: Order | None
+
+    @property
+    def bodies(self) -> list[str]:
+        """What is served."""
+        return [snapshot.body for snapshot in self.snapshots]
+
+
+EVERYTHING_ALIVE = Filter()
+
+
+class SnapshotReads:
+    """The landing table as consumers read it; each call sees one state of the database."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+
+    def latest(
+        self, world_id: str, which: Filter = EVERYTHING_ALIVE, *, now: datetime
+    ) -> Stored | None:
+        """The greatest `as_of`, then the later receipt, in whatever order they arrived."""
+        page = self.newest_first(world_id, which, now=now, limit=1)
+        return page.snapshots[0] if page.snapshots else None
+
+    def newest_first(
+        self,
+        world_id: str,
+        which: Filter = EVERYTHING_ALIVE,
+        *,
+        now: datetime,
+        limit: int,
+        after: Order | None = None,
+    ) -> Page:
+        """A page of a world's snapshots by `as_of`, receipt and landing, each descending.
+
+        Args:
+            after: the `next_key` of the page before.
+        """
+        with reading(self.engine) as connection:
+            found = _newest(connection, world_id, which, now, limit + 1, after)
+        page = found[:limit]
+        return Page(page, page[-1].order if len(found) > limit else None)
+
+    def by_version(
+        self, world_id: str, version: str, which: Filter = EVERYTHING_ALIVE, *, now: datetime
+    ) -> Stored | None:
+        """One version, if it is alive or expired ones are asked for."""
+        return self.look_up([Lookup(world_id, version, which)], now=now)[0]
+
+    def look_up(self, lookups: Sequence[Lookup], *, now: datetime) -> list[Stored | None]:
+        """What is stored for each of these, read over one connection."""
+        with reading(self.engine) as connection:
+            return [_look_up(connection, lookup, now) for lookup in lookups]
+
+    def stamps(self, world_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Of each world that has snapshots: its stages, and their stamps."""
+        found: dict[str, dict[str, int]] = {}
+        with reading(self.engine) as connection:
+            for world_id, stage, stamp in connection.execute(
+                _STAMPS, {"world_ids": list(world_ids)}
+            ):
+                found.setdefault(world_id, {})[stage] = stamp
+        return found
+
+
+def _newest(
+    connection: sa.Connection,
+    world_id: str,
+    which: Filter,
+    now: datetime,
+    count: int,
+    after: Order | None,
+) -> list[Stored]:
+    moment = which.known_at or now
+    parameters: dict[str, Any] = {
+        "world_id": world_id,
+        "stage": which.stage,
+        "actor": which.actor,
+        "since": which.since,
+        "up_to": which.up_to,
+        "known_at": which.known_at if which.include_expired else None,
+        "rows": count,
+    }
+    if after is not None:
+        parameters |= dict(zip(("as_of", "received_at", "position"), after, strict=True))
+    given = {name: value for name, value in parameters.items() if value is not None}
+    newest = [Stored(*row) for row in connection.execute(_newest_rows(frozenset(given)), given)]
+    alive = [stored for stored in newest if _is_asked_for(stored, which, now)]
+    if len(alive) == len(newest) or len(newest) < count:
+        return alive
+    given |= {"moment": moment, "last_expiry": moment + 2 * timedelta(seconds=MAX_TTL_SEC)}
+    if which.known_at is not None:
+        given["known_at"] = which.known_at
+    return [Stored(*row) for row in connection.execute(_alive_rows(frozenset(given)), given)]
+
+
+def _look_up(connection: sa.Connection, lookup: Lookup, now: datetime) -> Stored | None:
+    if lookup.version is None:
+        found = _newest(connection, lookup.world_id, lookup.which, now, 1, None)
+        return found[0] if found else None
+    key = {"world_id": lookup.world_id, "version": lookup.version}
+    row = connection.execute(_BY_VERSION, key).first()
+    stored = Stored(*row) if row else None
+    return stored if stored and _is_asked_for(stored, lookup.which, now) else None
+
+
+def _is_asked_for(stored: Stored, which: Filter, now: datetime) -> bool:
+    if which.known_at is not None and stored.received_at > which.known_at:
+        return False
+    # Without `known_at` a receipt in the future is another machine's clock, and no reason.
+    return which.include_expired or stored.expires_at > (which.known_at or now)
+
+
+# -- the statements, made once --------------------------------------------------------------------
+
+_BY_VERSION = sa.select(*_COLUMNS).where(
+    snapshots.c.world_id == sa.bindparam("world_id"),
+    snapshots.c.version == sa.bindparam("version"),
+)
+_STAMPS = sa.select(world_stages.c.world_id, world_stages.c.stage, world_stages.c.stamp).where(
+    world_stages.c.world_id.in_(sa.bindparam("world_ids", expanding=True))
+)
+
+
+def _asked_for(given: frozenset[str]) -> list[sa.ColumnElement[bool]]:
+    """The conditions on a row for the parameters that are given."""
+    instant = snapshots.c.as_of.type
+    conditions: dict[str, sa.ColumnElement[bool]] = {
+        "world_id": snapshots.c.world_id == sa.bindparam("world_id"),
+        "stage": snapshots.c.stage == sa.bindparam("stage"),
+        "actor": snapshots.c.actor == sa.bindparam("actor"),
+        "since": snapshots.c.as_of >= sa.bindparam("since"),
+        "up_to": snapshots.c.as_of <= sa.bindparam("up_to"),
+        "known_at": snapshots.c.received_at <= sa.bindparam("known_at"),
+        "moment": snapshots.c.expires_at > sa.bindparam("moment"),
+        "last_expiry": snapshots.c.expires_at <= sa.bindparam("last_expiry"),
+        "position": sa.tuple_(*_ORDER)
+        < sa.tuple_(
+            sa.bindparam("as_of", type_=instant),
+            sa.bindparam("received_at", type_=instant),
+            sa.bindparam("position", type_=snapshots.c.position.type),
+        ),
+    }
+    return [condition for name, condition in conditions.items() if name in given]
+
+
+@lru_cache
+def _newest_rows(given: frozenset[str]) -> sa.Select[Any]:
+    return (
+        sa.select(*_COLUMNS)
+        .where(*_asked_for(given))
+        .order_by(*(column.desc() for column in _ORDER))
+        .limit(sa.bindparam("rows"))
+    )
+
+
+@lru_cache
+def _alive_rows(given: frozenset[str]) -> sa.Select[Any]:
+    # Materialized, or the planner walks the newest rows in the hope that one of them is alive.
+    alive = sa.select(*_ORDER).where(*_asked_for(given)).cte("alive").prefix_with("MATERIALIZED")
+    newest = (
+        sa.select(alive.c.position)
+        .order_by(*(alive.c[column.name].desc() for column in _ORDER))
+        .limit(sa.bindparam("rows"))
+        .subquery("newest")
+    )
+    return (
+        sa.select(*_COLUMNS)
+        .join(newest, newest.c.position == snapshots.c.position)
+        .order_by(*(column.desc() for column in _ORDER))
+    )

@@ -1,0 +1,186 @@
+"""What may be removed: snapshots by policy, and blobs that nothing refers to.
+
+A blob goes in two steps, days apart: what nothing refers to is condemned; what is still condemned
+after a time of grace is removed, in a transaction that keeps landings waiting. Whoever is about to
+refer to a blob pardons it first. So a blob is never removed under a snapshot that is just landing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from riskhub.store.engine import reading, writing
+from riskhub.store.landing import lock_landings
+from riskhub.store.tables import (
+    condemned_blobs,
+    risk_metrics,
+    risk_tails,
+    snapshot_blobs,
+    snapshot_weights,
+    snapshots,
+    validated_snapshots,
+    world_stages,
+)
+
+_WALK = 5_000
+_CHUNK = 500
+_MADE_FROM_SNAPSHOTS = (
+    validated_snapshots,
+    snapshot_weights,
+    risk_metrics,
+    risk_tails,
+    snapshot_blobs,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Removable:
+    """How many snapshots of a stage a policy would remove, and the instants they lie between."""
+
+    stage: str
+    count: int
+    oldest_as_of: datetime
+    newest_as_of: datetime
+
+
+class RetentionStore:
+    """What retention does to one database; each call is one transaction, or a few short ones."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+
+    def stages(self) -> list[str]:
+        """Every stage that has had snapshots."""
+        with reading(self.engine) as connection:
+            query = sa.select(world_stages.c.stage).distinct().order_by(world_stages.c.stage)
+            return list(connection.execute(query).scalars())
+
+    def removable(self, received_before: Mapping[str, datetime], now: datetime) -> list[Removable]:
+        """What `remove_snapshots` would remove, by stage."""
+        if not received_before:
+            return []
+        with reading(self.engine) as connection:
+            rows = connection.execute(
+                sa.select(
+                    snapshots.c.stage,
+                    sa.func.count(),
+                    sa.func.min(snapshots.c.as_of),
+                    sa.func.max(snapshots.c.as_of),
+                )
+                .where(
+                    snapshots.c.expires_at <= now,
+                    sa.or_(
+                        *(
+                            sa.and_(snapshots.c.stage == stage, snapshots.c.received_at < before)
+                            for stage, before in received_before.items()
+                        )
+                    ),
+                )
+                .group_by(snapshots.c.stage)
+                .order_by(snapshots.c.stage)
+            )
+            return [Removable(*row) for row in rows]
+
+    def remove_snapshots(
+        self,
+        received_before: Mapping[str, datetime],
+        now: datetime,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Remove expired snapshots, and what was made from them; how many.
+
+        One walk in landing order, removing a few hundred a transaction, so that producers posting
+        meanwhile wait for milliseconds.
+
+        Args:
+            received_before: by stage, what was received before this instant; other stages stay.
+            progress: told after each transaction how many it removed.
+        """
+        removed, position = 0, 0
+        while True:
+            with reading(self.engine) as connection:
+                walked = connection.execute(
+                    sa.select(
+                        snapshots.c.position,
+                        snapshots.c.stage,
+                        snapshots.c.received_at,
+                        snapshots.c.expires_at,
+                    )
+                    .where(snapshots.c.position > position)
+                    .order_by(snapshots.c.position)
+                    .limit(_WALK)
+                ).all()
+            doomed = [
+                row.position
+                for row in walked
+                # Its expiry first of all: retention never takes what is still served.
+                if row.expires_at <= now
+                and row.stage in received_before
+                and row.received_at < received_before[row.stage]
+            ]
+            for start in range(0, len(doomed), _CHUNK):
+                positions = doomed[start : start + _CHUNK]
+                with writing(self.engine) as connection:
+                    for table in (*_MADE_FROM_SNAPSHOTS, snapshots):
+                        connection.execute(sa.delete(table).where(table.c.position.in_(positions)))
+                removed += len(positions)
+                progress(len(positions))
+            if len(walked) < _WALK:
+                return removed
+            position = walked[-1].position
+
+    def unreferenced(self, refs: Iterable[str]) -> list[str]:
+        """Those of these references that no snapshot has."""
+        kept = list(refs)
+        with reading(self.engine) as connection:
+            query = sa.select(snapshot_blobs.c.ref).where(
+                snapshot_blobs.c.ref.in_(sa.bindparam("refs", expanding=True))
+            )
+            referenced = set(connection.execute(query, {"refs": kept}).scalars())
+        return [ref for ref in kept if ref not in referenced]
+
+    def condemn_blobs(self, refs: Sequence[str], now: datetime) -> None:
+        """Note that nothing refers to these; those already condemned stay so since then."""
+        with writing(self.engine) as connection:
+            known = set(
+                connection.execute(
+                    sa.select(condemned_blobs.c.ref).where(condemned_blobs.c.ref.in_(refs))
+                ).scalars()
+            )
+            fresh = [{"ref": ref, "since": now} for ref in refs if ref not in known]
+            if fresh:
+                connection.execute(sa.insert(condemned_blobs), fresh)
+
+    def condemned_blobs(self, since_before: datetime) -> list[str]:
+        """What has been condemned for longer than until then."""
+        with reading(self.engine) as connection:
+            query = sa.select(condemned_blobs.c.ref).where(condemned_blobs.c.since <= since_before)
+            return list(connection.execute(query.order_by(condemned_blobs.c.ref)).scalars())
+
+    def pardon_blobs(self, refs: Sequence[str]) -> None:
+        """Save these from removal: somebody is about to refer to them."""
+        condemned = condemned_blobs.c.ref.in_(refs)
+        with reading(self.engine) as connection:
+            if not connection.execute(sa.select(condemned_blobs.c.ref).where(condemned)).first():
+                return
+        with writing(self.engine) as connection:
+            connection.execute(sa.delete(condemned_blobs).where(condemned))
+
+    def remove_blob(self, ref: str, since_before: datetime, delete: Callable[[str], None]) -> bool:
+        """Have `delete` remove a blob that is still condemned and unreferenced; whether it did."""
+        with writing(self.engine) as connection:
+            lock_landings(connection)
+            still = connection.execute(
+                sa.delete(condemned_blobs)
+                .where(condemned_blobs.c.ref == ref, condemned_blobs.c.since <= since_before)
+                .returning(condemned_blobs.c.ref)
+            ).first()
+            referenced = connection.execute(
+                sa.select(snapshot_blobs.c.ref).where(snapshot_blobs.c.ref == ref).limit(1)
+            ).first()
+            if still is None or referenced is not None:
+                return False
+            delete(ref)
+            return True
