@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from api import batch, health, metrics, problems, routing, snapshots
 from api.edge import Edge
+from api.last_resort import LastResort
 from riskhub import __version__, bootstrap
 from riskhub.auth import TokenBook
 from riskhub.hub import Hub
@@ -30,6 +31,7 @@ def create_app(settings: Settings, hub: Hub) -> FastAPI:
     )
     problems.install(app)
     routing.install(app, [batch.router, snapshots.router, health.router, metrics.router])
+    app.add_middleware(LastResort)
     app.add_middleware(metrics.RequestMetrics, telemetry=hub.telemetry)
     return app
 

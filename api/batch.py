@@ -20,7 +20,7 @@ from starlette.responses import StreamingResponse
 
 from api import openapi
 from api.problems import describe, problem
-from api.requests import Producer, authorize_producer, chunks
+from api.requests import Producer, Query, authorize_producer, chunks
 from api.snapshots import outcome_of
 from riskhub.errors import ContractViolation, FieldError, VersionConflict
 from riskhub.hub import Hub
@@ -48,6 +48,7 @@ class _TooLong:
 async def post_batch(request: Request) -> StreamingResponse:
     """Land each line as the single door would."""
     edge, producer = authorize_producer(request)
+    Query(request, ())  # who asks for `dry_run` must not find everything landed
     hub, settings = edge.hub, edge.settings
     spool = tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY_BYTES)  # noqa: SIM115 - outlives us
     try:

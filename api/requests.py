@@ -100,9 +100,8 @@ class Query:
         for name, value in request.query_params.multi_items():
             if name not in known:
                 # A filter that is misspelt must not be a filter that is left out.
-                raise violation(
-                    name[:64], f"is not a parameter; there are {', '.join(sorted(known))}"
-                )
+                there_are = ", ".join(sorted(known)) or "none"
+                raise violation(name[:64], f"is not a parameter; there are {there_are}")
             if name in self._given:
                 raise violation(name, "is given twice")
             self._given[name] = value

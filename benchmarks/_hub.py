@@ -1,4 +1,4 @@
-"""What the benchmarks of the hub share: a served hub, and a load that takes little of the machine."""
+"""What the benchmarks of the hub share: a served hub, and a load that costs little."""
 
 import asyncio
 import itertools
@@ -79,7 +79,8 @@ def serving_command(command: list[str], port: int, environment: dict[str, str]) 
     try:
         deadline = time.monotonic() + READY_WITHIN_SEC
         while not _answers(port):
-            assert server.poll() is None and time.monotonic() < deadline, "the server doesn't start"
+            assert server.poll() is None, "the server has ended"
+            assert time.monotonic() < deadline, "the server doesn't answer"
             time.sleep(0.05)
         yield port
     finally:
@@ -174,6 +175,6 @@ class _Client(asyncio.Protocol):
             self._wanted = None
             self._next()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         if not self.done.done():
             self.done.set_result(None)

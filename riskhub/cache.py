@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import blake3
 import redis
@@ -122,7 +122,7 @@ class Shared:
         if not questions or self._monotonic() < self._paused_until:
             return {}
         try:
-            values = self._client.mget([_key(question) for question in questions])
+            values: list[Any] = self._client.mget(list(map(_key, questions)))
         except (redis.RedisError, OSError):
             return self._pause()
         found = {}

@@ -2,7 +2,7 @@
 
 Ties the pure kernels of `riskhub.risk` to a snapshot and the price panel, and gives rows for the
 tables `risk_metrics` and `risk_tails`. Deterministic: the same snapshot, panel and code give the
-same rows.
+same rows; a blob is what its reference names, or an error.
 """
 
 import hashlib
@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riskhub import __version__
+from riskhub.blobs import BLOB_FIELDS, BlobStore, resolve
+from riskhub.errors import BlobMissing, BlobUnusable
 from riskhub.prices import PanelEnded, PricePanel, UnknownSymbol
 from riskhub.risk import (
     RiskInputError,
@@ -29,6 +31,7 @@ from riskhub.risk import (
     portfolio_returns,
 )
 from riskhub.store.landing import Landed
+from riskhub.strict_json import Document
 
 HORIZON_DAYS = 1
 # New York's close is 20:00 or 21:00 UTC: at the later of the two the day's prices are known.
@@ -63,8 +66,29 @@ class MetricsRows:
     tails: list[Row]
 
 
+def field_of(body: Document, field: str, blobs: BlobStore | None) -> Any:
+    """A large field of a stored snapshot, from the body or from behind its reference.
+
+    None when the snapshot has neither.
+
+    Raises:
+        BlobUnusable: it has a reference, but what that stands for can't be had.
+        BlobsUnavailable: safe to try again.
+    """
+    ref_field = BLOB_FIELDS[field]
+    if ref_field not in body:
+        return body.get(field)
+    if blobs is None:
+        raise BlobMissing(body[ref_field], "no blob store is configured any more")
+    return resolve({ref_field: body[ref_field]}, blobs)[field]
+
+
 def returns_of(
-    snapshot: Landed, weights: Mapping[str, float], panel: PricePanel, window: int
+    snapshot: Landed,
+    weights: Mapping[str, float],
+    panel: PricePanel,
+    window: int,
+    blobs: BlobStore | None = None,
 ) -> Returns:
     """The last `window` daily returns of the portfolio as it is weighted now, known by its `as_of`.
 
@@ -73,11 +97,18 @@ def returns_of(
     A snapshot without any is measured on the price panel.
 
     Raises:
-        ReturnsUnavailable: realized returns that fit neither form, a symbol without prices, or
-            a panel that ended long before the snapshot's day.
+        ReturnsUnavailable: realized returns that fit neither form or whose blob is missing or
+            altered, a symbol without prices, or a panel that ended long before the snapshot's day.
+        BlobsUnavailable: safe to try again.
     """
-    realized: dict[str, list[float]] | None = json.loads(snapshot.body).get("realized_returns")
+    try:
+        realized = field_of(json.loads(snapshot.body), "realized_returns", blobs)
+    except BlobUnusable as error:
+        # Measured on prices instead, it would be another number under the same name.
+        raise ReturnsUnavailable(f"realized_returns_ref {error}") from error
     if realized:
+        # What a client offloaded may have an integer among its points; the hub has none inline.
+        realized = {series: list(map(float, points)) for series, points in realized.items()}
         digest = (
             f"sha256:{hashlib.sha256(json.dumps(realized, sort_keys=True).encode()).hexdigest()}"
         )
@@ -98,11 +129,18 @@ def metrics_of(
     *,
     window: int,
     min_returns: int,
+    blobs: BlobStore | None = None,
 ) -> MetricsRows:
     """One snapshot's risk numbers as rows.
 
     With fewer than `min_returns` returns, or none at all, the row says why in `unavailable` and
     the numbers are null: never zero, never guessed.
+
+    Args:
+        blobs: where references of the snapshot lead; None when large fields stay inline.
+
+    Raises:
+        BlobsUnavailable: an outage says nothing about the snapshot; safe to try again.
     """
     held = np.array([weights[symbol] for symbol in sorted(weights)])
     row: Row = {
@@ -132,7 +170,7 @@ def metrics_of(
         "code_version": CODE_VERSION,
     }
     try:
-        returns = returns_of(snapshot, weights, panel, window)
+        returns = returns_of(snapshot, weights, panel, window, blobs)
         row |= {
             "n": len(returns.values),
             "returns_source": returns.source,

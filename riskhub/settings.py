@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from datetime import date
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -40,10 +40,36 @@ _PREFIX = "RISKHUB_"
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 Steps = tuple[str | int, ...]
+Days = Annotated[int, Field(ge=0, le=36_500)]
 
 
 class SettingsInvalid(RiskHubError):
     """A setting has a value it can't have; the text names each one."""
+
+
+class RetentionSettings(BaseModel):
+    """How long `riskhub retention` keeps what has expired; by default for ever."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    days: dict[str, Days | None] = Field(
+        default={},
+        description="Stage to days that an expired snapshot is kept after its receipt.",
+    )
+    default_days: Days | None = Field(
+        default=None, description="The same for every other stage; null keeps for ever."
+    )
+    blob_grace_hours: float = Field(
+        default=24.0,
+        ge=1,  # a post that has just looked at a blob must land within it
+        le=36_500 * 24,
+        description="How long a blob that nothing refers to is kept, beginning when that is seen.",
+    )
+
+    @property
+    def removes_snapshots(self) -> bool:
+        """Whether any stage is not kept for ever."""
+        return any(days is not None for days in (self.default_days, *self.days.values()))
 
 
 class Settings(BaseSettings):
@@ -146,6 +172,8 @@ class Settings(BaseSettings):
     timeless_stages: frozenset[str] = Field(
         default=frozenset({"backtest"}), description="Stages that are never stale."
     )
+
+    retention: RetentionSettings = RetentionSettings()
 
     governor: GovernorSettings = GovernorSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -2,20 +2,34 @@
 
 import dagster as dg
 
+from riskhub.settings import load_settings
 from riskhub_dagster.assets.budgets import symbol_budgets
+from riskhub_dagster.assets.retention import retention
 from riskhub_dagster.assets.risk import risk_metrics
 from riskhub_dagster.assets.snapshots import landed_snapshots, snapshot_weights, validated_snapshots
 from riskhub_dagster.checks.freshness import worlds_are_fresh
 from riskhub_dagster.resources import RiskHub
-from riskhub_dagster.schedules import budgets_job, budgets_schedule
+from riskhub_dagster.schedules import (
+    budgets_job,
+    budgets_schedule,
+    retention_job,
+    retention_schedule,
+)
 from riskhub_dagster.sensors import freshness_sensor, landing_job, landing_sensor
 
 defs = dg.Definitions(
-    assets=[landed_snapshots, validated_snapshots, snapshot_weights, risk_metrics, symbol_budgets],
+    assets=[
+        landed_snapshots,
+        validated_snapshots,
+        snapshot_weights,
+        risk_metrics,
+        symbol_budgets,
+        retention,
+    ],
     asset_checks=[worlds_are_fresh],
-    jobs=[landing_job, budgets_job],
+    jobs=[landing_job, budgets_job, retention_job],
     sensors=[landing_sensor, freshness_sensor],
-    schedules=[budgets_schedule],
+    schedules=[budgets_schedule, retention_schedule(load_settings())],
     resources={"hub": RiskHub()},
     # A process per step would cost two seconds each, and SQLite serves one writer anyway.
     executor=dg.in_process_executor,

@@ -1,7 +1,7 @@
 """The pandera schemas of the snapshot tables, and what they say as Dagster metadata.
 
 A schema judges rows; whether a judgement quarantines a snapshot or fails a check is decided by the
-asset or check that asks. No I/O here.
+asset or check that asks. No I/O here but for the blobs that snapshots refer to.
 """
 
 import json
@@ -15,8 +15,12 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
+from riskhub.blobs import BlobStore
+from riskhub.errors import BlobUnusable
+from riskhub.metrics import field_of
 from riskhub.snapshot import WEIGHT_SUM_TOLERANCE
 from riskhub.store.landing import Landed
+from riskhub.strict_json import Document
 
 SCHEMA_VERSION = "snapshot/1"
 
@@ -101,14 +105,30 @@ def weights_frame(weights: Mapping[int, Mapping[str, float]]) -> pd.DataFrame:
     return frame.astype({"position": "int64", "weight": "float64"})
 
 
-def reasons_against(landed: Sequence[Landed]) -> dict[int, list[str]]:
-    """What speaks against each snapshot, by landing position; an empty list accepts it."""
-    bodies = {snapshot.position: json.loads(snapshot.body) for snapshot in landed}
+def reasons_against(
+    landed: Sequence[Landed], blobs: BlobStore | None = None
+) -> dict[int, list[str]]:
+    """What speaks against each snapshot, by landing position; an empty list accepts it.
+
+    What lies behind a reference is judged as if it were inline. When it is missing or altered,
+    that does not speak against the snapshot: the number made from it will be unavailable.
+
+    Raises:
+        BlobsUnavailable: safe to try again.
+    """
     reasons: dict[int, list[str]] = {snapshot.position: [] for snapshot in landed}
+    weights, returns, covariances = {}, [], []
+    for snapshot in landed:  # one at a time: what is behind references may be large
+        position, body = snapshot.position, json.loads(snapshot.body)
+        weights[position] = body["weights"]
+        if series := _had(body, "realized_returns", blobs):
+            returns.append((position, *_returns_facts(series)))
+        if pairs := _had(body, "covariance", blobs):
+            covariances.append((position, *_covariance_facts(pairs, sorted(body["weights"]))))
     frames = (
-        (WEIGHTS, weights_frame({position: body["weights"] for position, body in bodies.items()})),
-        (RETURNS, _returns_frame(bodies)),
-        (COVARIANCE, _covariance_frame(bodies)),
+        (WEIGHTS, weights_frame(weights)),
+        (RETURNS, _frame(RETURNS, returns)),
+        (COVARIANCE, _frame(COVARIANCE, covariances)),
     )
     for schema, frame in frames:
         for position, found in _violations(schema, frame).items():
@@ -135,24 +155,22 @@ def _violations(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> dict[int, li
     return {}
 
 
-def _returns_frame(bodies: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
-    rows = [
-        (position, min(map(len, series.values())), min(map(min, series.values())))
-        for position, body in bodies.items()
-        if (series := body.get("realized_returns"))
-    ]
-    frame = pd.DataFrame(rows, columns=["position", "points", "worst"])
-    return frame.astype({"position": "int64", "points": "int64", "worst": "float64"})
+def _frame(schema: pa.DataFrameSchema, rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
+    """Rows as the frame that the schema judges."""
+    types = {name: str(column.dtype) for name, column in schema.columns.items()}
+    return pd.DataFrame(rows, columns=list(types)).astype(types)
 
 
-def _covariance_frame(bodies: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
-    rows = [
-        (position, *_covariance_facts(body["covariance"], sorted(body["weights"])))
-        for position, body in bodies.items()
-        if body.get("covariance")
-    ]
-    frame = pd.DataFrame(rows, columns=["position", "missing", "smallest_eigenvalue"])
-    return frame.astype({"position": "int64", "missing": "int64", "smallest_eigenvalue": "float64"})
+def _had(body: Document, field: str, blobs: BlobStore | None) -> Any:
+    try:
+        return field_of(body, field, blobs)
+    except BlobUnusable:
+        return None
+
+
+def _returns_facts(series: Mapping[str, Sequence[float]]) -> tuple[int, float]:
+    """The length of the shortest series, and the smallest return of all."""
+    return min(map(len, series.values())), min(map(min, series.values()))
 
 
 def _covariance_facts(

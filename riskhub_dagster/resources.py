@@ -8,22 +8,25 @@ import redis
 from pydantic import PrivateAttr
 
 from riskhub import bootstrap
+from riskhub.blobs import BlobStore, open_blobs
 from riskhub.prices import PricePanel
 from riskhub.settings import Settings, load_settings
 from riskhub.store import Store
 
 
 class RiskHub(dg.ConfigurableResource["RiskHub"]):
-    """The hub's store, its Redis and its prices, as the environment's settings choose them."""
+    """The hub's store, blobs, Redis and prices, as the environment's settings choose them."""
 
     _settings: Settings = PrivateAttr()
     _store: Store = PrivateAttr()
+    _blobs: BlobStore | None = PrivateAttr()
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RiskHub"]:  # noqa: ARG002 - Dagster's
         """Open the store for one run or tick, and give its connections back after it."""
         self._settings = load_settings()
         self._store = bootstrap.store(self._settings)
+        self._blobs = open_blobs(self._settings)  # connects when it is used
         try:
             yield self
         finally:
@@ -38,6 +41,11 @@ class RiskHub(dg.ConfigurableResource["RiskHub"]):
     def store(self) -> Store:
         """The hub's database."""
         return self._store
+
+    @property
+    def blobs(self) -> BlobStore | None:
+        """Where large fields of snapshots are; None when they stay inline."""
+        return self._blobs
 
     @property
     def panel(self) -> PricePanel:

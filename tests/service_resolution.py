@@ -177,7 +177,7 @@ def fresh_bucket(url: str) -> Iterator[BlobSettings]:
         {
             "kind": "s3",
             "s3_bucket": f"riskhub-test-{secrets.token_hex(6)}",
-            "s3_endpoint_url": f"{parsed.drivername}://{parsed.host}:{parsed.port}",
+            "s3_endpoint_url": f"{parsed.drivername}://{url.rpartition('@')[2]}",
             "s3_region": "us-east-1",
             "s3_access_key_id": parsed.username,
             "s3_secret_access_key": parsed.password,

@@ -8,7 +8,7 @@ stays where it is, for the contract to refuse by name.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from riskhub.blobs.store import BlobStore, refused
+from riskhub.blobs.store import BlobStore, Puts, refused
 from riskhub.errors import BlobAltered, ContractViolation
 from riskhub.snapshot import canonical_json
 from riskhub.strict_json import LARGEST, Document, parse_json
@@ -21,7 +21,7 @@ BLOB_FIELDS: Mapping[str, str] = {
 """Each field that a blob can stand in for, and the field that then holds the reference."""
 
 
-def offload(document: Document, blobs: BlobStore, threshold: int) -> Document:
+def offload(document: Document, blobs: Puts, threshold: int) -> Document:
     """A new document, in which each large field is replaced by the reference of its blob.
 
     Args:

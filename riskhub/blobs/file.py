@@ -22,7 +22,8 @@ from riskhub.errors import BlobAltered, BlobsUnavailable
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_NO_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO}  # a link, a directory, a socket
+# A link, a directory, a socket (on Linux, elsewhere).
+_NO_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EOPNOTSUPP}
 _ALGORITHM = "sha256"
 _SHARDS = tuple(f"{number:02x}" for number in range(256))
 

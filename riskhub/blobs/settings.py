@@ -43,7 +43,7 @@ class BlobSettings(BaseModel):
     )
     s3_endpoint_url: str | None = Field(
         default=None,
-        pattern=r"^https?://[^@\s?#]+$",  # credentials have settings of their own
+        pattern=r"^https?://[^@\s?#/:][^@\s?#]*$",  # credentials have settings of their own
         description="MinIO's, say; else AWS.",
     )
     s3_region: str | None = None

@@ -20,6 +20,13 @@ _DIGEST = re.compile(r"([0-9a-f]{64})(?:\.json)?\Z")
 _LONGEST_TAIL = 64 + len(".json")
 
 
+class Puts(Protocol):
+    """Where content can be put under a reference: a blob store, or what stands before one."""
+
+    def put(self, content: bytes) -> str:
+        """Keep `content` and give its reference."""
+
+
 class BlobStore(Protocol):
     """Blobs under references made of their sha256. Safe to share between threads.
 
@@ -36,6 +43,9 @@ class BlobStore(Protocol):
         Raises:
             ValueError: `content` is larger than `MAX_BLOB_BYTES`.
         """
+
+    def ref_of(self, content: bytes) -> str:
+        """The reference that `put` would give. No I/O."""
 
     def get(self, ref: str) -> bytes:
         """The content, whose digest was verified.
@@ -76,6 +86,10 @@ class ContentAddressed(ABC):
         if not self._add(digest, content) and not self._holds(digest):
             self._replace(digest, content)
         return self._ref(digest)
+
+    def ref_of(self, content: bytes) -> str:
+        """See `BlobStore`."""
+        return self._ref(_sha256(content))
 
     def get(self, ref: str) -> bytes:
         """See `BlobStore`."""

@@ -2,7 +2,7 @@
 
 import typer
 
-from riskhub.cli import config, processes, producer
+from riskhub.cli import config, processes, producer, retention
 from riskhub.cli.frame import Commands
 
 app = typer.Typer(
@@ -15,6 +15,7 @@ app = typer.Typer(
 app.add_typer(processes.app)
 app.add_typer(config.app)
 app.add_typer(producer.app)
+app.add_typer(retention.app)
 
 
 def main() -> None:

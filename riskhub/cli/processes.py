@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from riskhub import bootstrap, embedded
+from riskhub.auth import TokenBook
 from riskhub.cli.frame import console
 from riskhub.demo import live
 from riskhub.demo.history import DemoFailed, Period, parse_periods
@@ -58,7 +59,9 @@ def migrate_command() -> None:
 def api_command() -> None:
     """Serve the HTTP API."""
     settings = load_settings()
-    bootstrap.store(settings).close()  # a database that can't be used is told in a sentence
+    # What can't be used is told in a sentence, before uvicorn would tell it in a traceback.
+    bootstrap.store(settings).close()
+    TokenBook.of(settings)
     _exec(embedded.command_api(settings), settings)
 
 

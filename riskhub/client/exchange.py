@@ -116,7 +116,7 @@ class Exchange:
             too_late = self.runtime.monotonic() + wait_sec >= deadline
             if failures >= (attempts or self.retry.attempts) or too_late:
                 tried = "once" if failures == 1 else f"{failures} times"
-                raise HubUnavailable(f"no use of {self.base_url}, tried {tried}: {why}")
+                raise HubUnavailable(f"{self.base_url} can't be used, tried {tried}: {why}")
             _log.warning(
                 "%s %s: %s; again in %.2f s", outgoing.method, outgoing.path, why, wait_sec
             )

@@ -47,26 +47,29 @@ def lint(
     given = provenance if isinstance(provenance, dict) else {}
     actor = actor or _text(given.get("actor"))
     stage = stage or _text(given.get("stage"))
+    named = bool(actor and stage and (world_id or "world_id" in document))
     hints = list(_hints(document, now, stale_after))
     problems: tuple[FieldError, ...] = ()
     digest = None
     try:
         snapshot = validate(
             document,
-            world_id=world_id,
+            world_id=world_id or (None if "world_id" in document else UNKNOWN),
             actor=actor or UNKNOWN,
             stage=stage or UNKNOWN,
             received_at=now,
             future_tolerance=future_tolerance,
             resolved={},
         )
-        digest = snapshot.digest if actor and stage else None
+        digest = snapshot.digest if named else None
     except ContractViolation as violation:
         problems = violation.errors
         if any(error.field == "hash" for error in problems):
             hints.append(_about_hash(document, actor, stage))
-    if not (actor and stage):
-        hints.append("the digest covers actor and stage: name them with --actor and --stage")
+    if not named:
+        hints.append(
+            "the digest covers world, actor and stage: name them with --world, --actor and --stage"
+        )
     return Finding(problems, tuple(hints), digest)
 
 

@@ -95,7 +95,7 @@ def land(connection: sa.Connection, offered: Sequence[Snapshot]) -> list[Landing
     for snapshot in offered:
         key = (snapshot.world_id, snapshot.version)
         digest, body = stored[key]
-        if created.get(key) is snapshot:
+        if created.pop(key, None) is not None:  # the first of its key; the next is a duplicate
             outcome = Outcome.CREATED
         elif snapshot.same_content(digest):
             outcome = Outcome.DUPLICATE
@@ -207,8 +207,11 @@ def _insert_snapshots(
         return {(world_id, version): position for world_id, version, position in rows}
     added = {}
     for snapshot in fresh:
-        values = {name: getattr(snapshot, name) for name in _COLUMNS}
-        position = connection.execute(_INSERT_ROW, values).scalar()
+        values = tuple(
+            in_sqlite(getattr(snapshot, name)) if in_sqlite else getattr(snapshot, name)
+            for name, in_sqlite in _IN_SQLITE
+        )
+        position = connection.exec_driver_sql(_INSERT_ROW, values).scalar()
         if position is not None:
             added[snapshot.world_id, snapshot.version] = position
     return added
@@ -227,12 +230,12 @@ _INSERT_ARRAYS = f"""
     ON CONFLICT (world_id, version) DO NOTHING
     RETURNING world_id, version, position
 """  # noqa: S608 - made of our own names
-_INSERT_ROW = (
-    sqlite.insert(snapshots)
-    .values({name: sa.bindparam(name) for name in _COLUMNS})
-    .on_conflict_do_nothing(index_elements=["world_id", "version"])
-    .returning(snapshots.c.position)
-)
+_INSERT_ROW = f"""
+    INSERT INTO snapshots ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUMNS))})
+    ON CONFLICT (world_id, version) DO NOTHING
+    RETURNING position
+"""  # noqa: S608 - made of our own names
+_IN_SQLITE = [(name, snapshots.c[name].type.bind_processor(sqlite.dialect())) for name in _COLUMNS]
 _STORED = sa.select(snapshots.c.digest, snapshots.c.body).where(
     snapshots.c.world_id == sa.bindparam("world_id"),
     snapshots.c.version == sa.bindparam("version"),

@@ -5,13 +5,14 @@ alive when a world has stopped. So the newest rows are read first, and when some
 expired, the alive ones are found by their expiry instead: those are at most a day of landings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from riskhub.snapshot import MAX_TTL_SEC
 from riskhub.store.engine import reading
@@ -20,6 +21,8 @@ from riskhub.store.tables import snapshots, world_stages
 Position = int
 Order = tuple[datetime, datetime, Position]
 
+_LONGEST_LIFE = timedelta(seconds=MAX_TTL_SEC)
+_END = datetime.max.replace(tzinfo=UTC)
 _ORDER = (snapshots.c.as_of, snapshots.c.received_at, snapshots.c.position)
 _COLUMNS = (
     *_ORDER,
@@ -134,7 +137,13 @@ class SnapshotReads:
     def look_up(self, lookups: Sequence[Lookup], *, now: datetime) -> list[Stored | None]:
         """What is stored for each of these, read over one connection."""
         with reading(self.engine) as connection:
-            return [_look_up(connection, lookup, now) for lookup in lookups]
+            newest = _newest_of_each(connection, lookups)
+            return [
+                stored
+                if stored is None or _is_asked_for(stored, lookup.which, now)
+                else _look_up(connection, lookup, now)
+                for lookup, stored in zip(lookups, newest, strict=True)
+            ]
 
     def stamps(self, world_ids: Sequence[str]) -> dict[str, dict[str, int]]:
         """Of each world that has snapshots: its stages, and their stamps."""
@@ -172,20 +181,49 @@ def _newest(
     alive = [stored for stored in newest if _is_asked_for(stored, which, now)]
     if len(alive) == len(newest) or len(newest) < count:
         return alive
-    given |= {"moment": moment, "last_expiry": moment + 2 * timedelta(seconds=MAX_TTL_SEC)}
+    given |= {"moment": moment, "last_expiry": _last_expiry(which.known_at)}
     if which.known_at is not None:
         given["known_at"] = which.known_at
     return [Stored(*row) for row in connection.execute(_alive_rows(frozenset(given)), given)]
 
 
+def _last_expiry(known_at: datetime | None) -> datetime:
+    """The greatest expiry of what was known at a moment; without one, for ever.
+
+    Another machine's clock may have received a snapshot any time ahead of ours. A bound is given
+    all the same: with one the planners see that the alive ones are few.
+    """
+    return _END if known_at is None else min(known_at, _END - _LONGEST_LIFE) + _LONGEST_LIFE
+
+
+def _newest_of_each(connection: sa.Connection, lookups: Sequence[Lookup]) -> list[Stored | None]:
+    """For each the version, or the newest row that stage, actor and `as_of` leave, expired or not.
+
+    Postgres is asked for those of a kind in one statement: a group of lookups is a few round trips.
+    """
+    found: list[Stored | None] = [None] * len(lookups)
+    kinds: dict[tuple[str, ...], list[int]] = {}
+    for number, lookup in enumerate(lookups):
+        kinds.setdefault(_kind(lookup), []).append(number)
+    for kind, numbers in kinds.items():
+        if connection.dialect.name == "postgresql":
+            asked = [_asked(lookups[number]) for number in numbers]
+            arrays = {name: [row[name] for row in asked] for name in _ASKED if name in asked[0]}
+            for place, *row in connection.execute(_many(kind), arrays):
+                found[numbers[place - 1]] = Stored(*row)
+        else:
+            for number in numbers:
+                only = connection.execute(_one(kind), _asked(lookups[number])).first()
+                found[number] = Stored(*only) if only else None
+    return found
+
+
 def _look_up(connection: sa.Connection, lookup: Lookup, now: datetime) -> Stored | None:
-    if lookup.version is None:
-        found = _newest(connection, lookup.world_id, lookup.which, now, 1, None)
-        return found[0] if found else None
-    key = {"world_id": lookup.world_id, "version": lookup.version}
-    row = connection.execute(_BY_VERSION, key).first()
-    stored = Stored(*row) if row else None
-    return stored if stored and _is_asked_for(stored, lookup.which, now) else None
+    """What is asked for when the newest row is not: one that is alive, or was known then."""
+    if lookup.version is not None:
+        return None
+    found = _newest(connection, lookup.world_id, lookup.which, now, 1, None)
+    return found[0] if found else None
 
 
 def _is_asked_for(stored: Stored, which: Filter, now: datetime) -> bool:
@@ -197,10 +235,61 @@ def _is_asked_for(stored: Stored, which: Filter, now: datetime) -> bool:
 
 # -- the statements, made once --------------------------------------------------------------------
 
-_BY_VERSION = sa.select(*_COLUMNS).where(
-    snapshots.c.world_id == sa.bindparam("world_id"),
-    snapshots.c.version == sa.bindparam("version"),
-)
+# What a lookup asks by, and the condition for it; `_kind` says which of them are given.
+_ASKED: dict[str, Callable[[sa.ColumnElement[Any]], sa.ColumnElement[bool]]] = {
+    "world_id": lambda world_id: snapshots.c.world_id == world_id,
+    "version": lambda version: snapshots.c.version == version,
+    "stage": lambda stage: snapshots.c.stage == stage,
+    "actor": lambda actor: snapshots.c.actor == actor,
+    "since": lambda since: snapshots.c.as_of >= since,
+    "up_to": lambda up_to: snapshots.c.as_of <= up_to,
+}
+
+
+def _asked(lookup: Lookup) -> dict[str, Any]:
+    which = lookup.which
+    values = (
+        *(lookup.world_id, lookup.version),
+        *(which.stage, which.actor, which.since, which.up_to),
+    )
+    return {name: value for name, value in zip(_ASKED, values, strict=True) if value is not None}
+
+
+def _kind(lookup: Lookup) -> tuple[str, ...]:
+    return tuple(_asked(lookup))
+
+
+@lru_cache
+def _one(kind: tuple[str, ...]) -> sa.Select[Any]:
+    binds = {name: sa.bindparam(name, type_=_type_of(name)) for name in kind}
+    return (
+        sa.select(*_COLUMNS)
+        .where(*(_ASKED[name](bind) for name, bind in binds.items()))
+        .order_by(*(column.desc() for column in _ORDER))
+        .limit(1)
+    )
+
+
+@lru_cache
+def _many(kind: tuple[str, ...]) -> sa.Select[Any]:
+    arrays = (sa.bindparam(name, type_=postgresql.ARRAY(_type_of(name))) for name in kind)
+    asked = (
+        sa.func.unnest(*arrays).table_valued(*kind, with_ordinality="place").render_derived("asked")
+    )
+    newest = (
+        sa.select(*_COLUMNS)
+        .where(*(_ASKED[name](asked.c[name]) for name in kind))
+        .order_by(*(column.desc() for column in _ORDER))
+        .limit(1)
+        .lateral("newest")
+    )
+    return sa.select(asked.c.place, *newest.c).join_from(asked, newest, sa.true())
+
+
+def _type_of(name: str) -> Any:
+    return snapshots.c.as_of.type if name in ("since", "up_to") else sa.Text()
+
+
 _STAMPS = sa.select(world_stages.c.world_id, world_stages.c.stage, world_stages.c.stamp).where(
     world_stages.c.world_id.in_(sa.bindparam("world_ids", expanding=True))
 )

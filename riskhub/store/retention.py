@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from riskhub.store.engine import reading, writing
 from riskhub.store.landing import lock_landings
@@ -69,15 +70,7 @@ class RetentionStore:
                     sa.func.min(snapshots.c.as_of),
                     sa.func.max(snapshots.c.as_of),
                 )
-                .where(
-                    snapshots.c.expires_at <= now,
-                    sa.or_(
-                        *(
-                            sa.and_(snapshots.c.stage == stage, snapshots.c.received_at < before)
-                            for stage, before in received_before.items()
-                        )
-                    ),
-                )
+                .where(_goes(received_before, now))
                 .group_by(snapshots.c.stage)
                 .order_by(snapshots.c.stage)
             )
@@ -123,41 +116,73 @@ class RetentionStore:
             for start in range(0, len(doomed), _CHUNK):
                 positions = doomed[start : start + _CHUNK]
                 with writing(self.engine) as connection:
-                    for table in (*_MADE_FROM_SNAPSHOTS, snapshots):
+                    for table in _MADE_FROM_SNAPSHOTS:
                         connection.execute(sa.delete(table).where(table.c.position.in_(positions)))
-                removed += len(positions)
-                progress(len(positions))
+                    # A landing that meets one of these again reads it next: none is under way now.
+                    lock_landings(connection)
+                    gone = connection.execute(
+                        sa.delete(snapshots).where(snapshots.c.position.in_(positions))
+                    ).rowcount
+                removed += gone
+                progress(gone)
             if len(walked) < _WALK:
                 return removed
             position = walked[-1].position
 
-    def unreferenced(self, refs: Iterable[str]) -> list[str]:
-        """Those of these references that no snapshot has."""
+    def unreferenced(
+        self,
+        refs: Iterable[str],
+        *,
+        but_for: tuple[Mapping[str, datetime], datetime] | None = None,
+    ) -> list[str]:
+        """Those of these references that no snapshot has.
+
+        Args:
+            but_for: what `removable` is asked, when the snapshots it tells of are not to count.
+        """
         kept = list(refs)
+        query = sa.select(snapshot_blobs.c.ref).where(
+            snapshot_blobs.c.ref.in_(sa.bindparam("refs", expanding=True))
+        )
+        if but_for is not None:
+            held_by = snapshots.c.position == snapshot_blobs.c.position
+            query = query.join(snapshots, held_by).where(~_goes(*but_for))
         with reading(self.engine) as connection:
-            query = sa.select(snapshot_blobs.c.ref).where(
-                snapshot_blobs.c.ref.in_(sa.bindparam("refs", expanding=True))
-            )
             referenced = set(connection.execute(query, {"refs": kept}).scalars())
         return [ref for ref in kept if ref not in referenced]
 
-    def condemn_blobs(self, refs: Sequence[str], now: datetime) -> None:
-        """Note that nothing refers to these; those already condemned stay so since then."""
-        with writing(self.engine) as connection:
-            known = set(
-                connection.execute(
-                    sa.select(condemned_blobs.c.ref).where(condemned_blobs.c.ref.in_(refs))
-                ).scalars()
-            )
-            fresh = [{"ref": ref, "since": now} for ref in refs if ref not in known]
-            if fresh:
-                connection.execute(sa.insert(condemned_blobs), fresh)
-
-    def condemned_blobs(self, since_before: datetime) -> list[str]:
-        """What has been condemned for longer than until then."""
+    def not_condemned(self, refs: Sequence[str]) -> list[str]:
+        """Those of these references that are not condemned."""
         with reading(self.engine) as connection:
-            query = sa.select(condemned_blobs.c.ref).where(condemned_blobs.c.since <= since_before)
-            return list(connection.execute(query.order_by(condemned_blobs.c.ref)).scalars())
+            query = sa.select(condemned_blobs.c.ref).where(condemned_blobs.c.ref.in_(refs))
+            condemned = set(connection.execute(query).scalars())
+        return [ref for ref in refs if ref not in condemned]
+
+    def condemn_blobs(self, refs: Sequence[str], now: datetime) -> int:
+        """Note that nothing refers to these; how many are newly condemned.
+
+        Those already condemned stay so since then.
+        """
+        fresh = [{"ref": ref, "since": now} for ref in self.not_condemned(refs)]
+        if fresh:
+            with writing(self.engine) as connection:
+                postgres = connection.dialect.name == "postgresql"
+                insert = (postgresql.insert if postgres else sqlite.insert)(condemned_blobs)
+                connection.execute(insert.on_conflict_do_nothing(), fresh)
+        return len(fresh)
+
+    def condemned_blobs(
+        self, since_before: datetime, *, after: str = "", limit: int | None = None
+    ) -> list[str]:
+        """What has been condemned for longer than until then, sorted; after one, and so many."""
+        with reading(self.engine) as connection:
+            query = (
+                sa.select(condemned_blobs.c.ref)
+                .where(condemned_blobs.c.since <= since_before, condemned_blobs.c.ref > after)
+                .order_by(condemned_blobs.c.ref)
+                .limit(limit)
+            )
+            return list(connection.execute(query).scalars())
 
     def pardon_blobs(self, refs: Sequence[str]) -> None:
         """Save these from removal: somebody is about to refer to them."""
@@ -184,3 +209,12 @@ class RetentionStore:
                 return False
             delete(ref)
             return True
+
+
+def _goes(received_before: Mapping[str, datetime], now: datetime) -> sa.ColumnElement[bool]:
+    """Whether a policy removes a snapshot."""
+    past = (
+        sa.and_(snapshots.c.stage == stage, snapshots.c.received_at < before)
+        for stage, before in received_before.items()
+    )
+    return sa.and_(snapshots.c.expires_at <= now, sa.or_(sa.false(), *past))

@@ -58,6 +58,7 @@ def risk_metrics(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
                 hub.panel,
                 window=settings.risk_window,
                 min_returns=settings.risk_min_returns,
+                blobs=hub.blobs,
             )
             for snapshot in with_weights
         ]

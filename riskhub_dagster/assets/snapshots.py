@@ -57,7 +57,7 @@ def validated_snapshots(context: dg.AssetExecutionContext, hub: RiskHub) -> Step
     judged: list[dict[str, Any]] = []
     for chunk in in_chunks(days):
         landed = hub.store.landed_on(chunk[0], chunk[-1], only_unvalidated=not anew)
-        reasons = reasons_against(landed)
+        reasons = reasons_against(landed, hub.blobs)
         rows: list[dict[str, Any]] = [
             {
                 "position": snapshot.position,

@@ -8,6 +8,7 @@ from asgi import Api, serving
 from builders import Clock
 
 from api.app import create_app
+from riskhub.blobs import open_blobs
 from riskhub.hub import Hub
 from riskhub.settings import Settings
 from riskhub.store import create_engine, migrate, open_store
@@ -28,7 +29,8 @@ def hub(settings: Settings, clock: Clock) -> Iterator[Hub]:
     engine = create_engine(settings.effective_database_url)
     migrate(engine)
     engine.dispose()
-    hub = Hub(open_store(settings.effective_database_url), settings, clock)
+    store = open_store(settings.effective_database_url)
+    hub = Hub(store, settings, clock, blobs=open_blobs(settings))
     yield hub
     hub.store.close()
 

@@ -42,6 +42,7 @@ COMMANDS = [
     ["lint"],
     ["get"],
     ["backfill"],
+    ["retention"],
 ]
 PORTS = ("API_PORT", "DAGSTER_PORT", "CODE_SERVER_PORT", "EMBEDDED_REDIS_PORT")
 

@@ -20,6 +20,7 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
+from riskhub.blobs import open_blobs
 from riskhub.hub import Hub
 from riskhub.settings import Settings, load_settings
 from riskhub.snapshot import Snapshot
@@ -96,7 +97,7 @@ class Landing:
             as_of = datetime(as_of.year, as_of.month, as_of.day, 21, tzinfo=UTC)
         self.landed += 1
         document = raw_document(version=f"v{self.landed}", as_of=as_of.isoformat(), **overrides)
-        hub = Hub(self.store, self.settings, self.clock)
+        hub = Hub(self.store, self.settings, self.clock, blobs=open_blobs(self.settings))
         return hub.accept(document, world_id=world_id, actor="optimizer", stage=stage)
 
 
@@ -111,7 +112,10 @@ Compute = Callable[..., dg.ExecuteInProcessResult]
 
 @pytest.fixture
 def compute(settings: Settings, instance: dg.DagsterInstance) -> Compute:
-    """Materializes the daily assets of a day, or of a range of days in one run."""
+    """Materializes the daily assets of a day, or of a range of days in one run.
+
+    Other options are those of `dg.materialize`.
+    """
 
     def run(
         first: date,
@@ -119,6 +123,7 @@ def compute(settings: Settings, instance: dg.DagsterInstance) -> Compute:
         *,
         only_new: bool = False,
         on: dg.DagsterInstance = instance,
+        **options: Any,
     ) -> dg.ExecuteInProcessResult:
         tags = {ONLY_NEW_TAG: "true"} if only_new else {}
         if last is not None:
@@ -129,6 +134,7 @@ def compute(settings: Settings, instance: dg.DagsterInstance) -> Compute:
             tags=tags,
             instance=on,
             resources={"hub": RiskHub()},
+            **options,
         )
 
     return run

@@ -111,9 +111,7 @@ def test_a_number_names_its_window_its_returns_and_their_digests(
 
     (metrics,) = store.metrics_on(DAY, DAY)
     (verdict,) = store.verdicts_on(DAY, DAY)
-    stored = store.by_version(
-        "equities", "v1", Filter(include_expired=True), now=datetime.now(UTC)
-    )
+    stored = store.by_version("equities", "v1", Filter(include_expired=True), now=datetime.now(UTC))
     body = stored.body if stored else None
     with gzip.open(settings.prices_path) as file:
         prices = hashlib.sha256(file.read()).hexdigest()

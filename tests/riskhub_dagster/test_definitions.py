@@ -58,6 +58,13 @@ ASSETS = {
         "checks": ["budgets_computed"],
         "partitioned": False,
     },
+    "retention": {
+        "group": "landing",
+        "kinds": ["table"],
+        "deps": ["landed_snapshots"],
+        "checks": [],
+        "partitioned": False,
+    },
 }
 
 
@@ -146,6 +153,7 @@ def test_jobs_sensors_and_schedules_are_those_written_down_here(
     assert jobs == {
         "compute_landed": ["risk_metrics", "snapshot_weights", "validated_snapshots"],
         "compute_budgets": ["symbol_budgets"],
+        "apply_retention": ["retention"],
     }
     assert sensors == {
         "landing_sensor": (["compute_landed"], 10, dg.DefaultSensorStatus.RUNNING),
@@ -154,7 +162,10 @@ def test_jobs_sensors_and_schedules_are_those_written_down_here(
     assert schedules == {
         "budgets_every_minute": (
             "compute_budgets", "* * * * *", "UTC", dg.DefaultScheduleStatus.RUNNING,
-        )
+        ),
+        "retention_every_night": (
+            "apply_retention", "30 3 * * *", "UTC", dg.DefaultScheduleStatus.STOPPED,
+        ),
     }  # fmt: skip
 
 

@@ -34,6 +34,7 @@ def test_s3_needs_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
         {"s3_bucket": "bucket/elsewhere"},
         {"s3_bucket": "ab"},
         {"s3_endpoint_url": "127.0.0.1:9000"},
+        {"s3_endpoint_url": "http://:9000"},
         {"s3_endpoint_url": "http://key:s3cret@127.0.0.1:9000"},
         {"s3_access_key_id": "key"},
         {"s3_secret_access_key": "s3cret"},
