@@ -27,7 +27,7 @@ class Edge:
     lookups: Together[Lookup, str | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.landings = Together(self.hub.land, "landing")
+        self.landings = Together(self.hub.land, "landing", lambda snapshot: len(snapshot.body))
         self.latest = Together(self.hub.latest_of_many, "latest")
         self.lookups = Together(self.hub.look_up_many, "lookup")
 

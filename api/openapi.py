@@ -1,5 +1,6 @@
 """What the OpenAPI document says of the hub's routes: the contract as a schema, with examples."""
 
+import json
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -10,7 +11,7 @@ from fastapi.routing import APIRoute
 
 from api.problems import MEDIA_TYPE, Problem
 from riskhub.hub import MAX_LIMIT
-from riskhub.snapshot import DEFAULT_TTL_SEC, MAX_TTL_SEC
+from riskhub.snapshot import DEFAULT_TTL_SEC, MAX_TTL_SEC, parse_instant, validate
 
 _Json = dict[str, Any]
 _JSON = "application/json"
@@ -37,12 +38,16 @@ _EXAMPLE: _Json = {
     "stress": {"2008": {"pnl": -0.38}},
     "ttl_sec": 900,
 }
-_STORED_EXAMPLE: _Json = _EXAMPLE | {
-    "world_id": "equities",
-    "provenance": {"actor": "optimizer", "stage": "paper"},
-    "created_at": "2022-12-28T21:00:01.482031Z",
-    "hash": "sha256:3f0c1f2b8e9d4c5a6b7081929394a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6",
-}
+# As the hub would store it, its hash included.
+_STORED_EXAMPLE: _Json = json.loads(
+    validate(
+        _EXAMPLE,
+        world_id="equities",
+        actor="optimizer",
+        stage="paper",
+        received_at=parse_instant("2022-12-28T21:00:01.482031Z"),
+    ).body
+)
 
 _NUMBERS: _Json = {"type": "object", "additionalProperties": {"type": "number"}}
 
@@ -94,7 +99,8 @@ SNAPSHOT: _Json = {
             "minimum": 1,
             "maximum": MAX_TTL_SEC,
             "default": DEFAULT_TTL_SEC,
-            "description": "How long it is served as current, from the hub's receipt.",
+            "description": "How long it is served as current, from the hub's receipt; 900.0 is no "
+            "integer.",
         },
         "provenance": {
             "type": "object",

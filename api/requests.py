@@ -6,7 +6,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import NamedTuple
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from api.edge import Edge, edge_of
 from api.problems import ApiError
@@ -161,38 +161,47 @@ async def read_body(request: Request, limit: int, patience_sec: float) -> bytes:
     """The whole body, refused before more than `limit` bytes are held.
 
     Raises:
-        ApiError: 413 when it is larger; 408 when nothing more of it arrives for `patience_sec`.
+        ApiError: 413 when it is larger; 408 when it has not arrived after `patience_sec`.
         ClientDisconnect: the client has gone.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
     body = bytearray()
-    async for chunk in chunks(request, patience_sec):
-        body += chunk
-        if len(body) > limit:
-            raise _too_large(limit)
+    try:
+        async with asyncio.timeout(patience_sec):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise _too_large(limit)
+    except TimeoutError as error:
+        raise _too_slow(f"the body did not arrive within {patience_sec:g} s") from error
     return bytes(body)
 
 
 async def chunks(request: Request, patience_sec: float) -> AsyncIterator[bytes]:
-    """The body as it arrives; see `read_body`."""
-    more = True
-    while more:
+    """A body of any length as it arrives.
+
+    Raises:
+        ApiError: 408 when nothing more of it arrives for `patience_sec`.
+        ClientDisconnect: the client has gone.
+    """
+    stream = request.stream()
+    while True:
         try:
             async with asyncio.timeout(patience_sec):
-                message = await request.receive()
+                chunk = await anext(stream, None)
         except TimeoutError as error:
-            raise ApiError(
-                HTTPStatus.REQUEST_TIMEOUT,
-                f"nothing more of the body arrived for {patience_sec:g} s",
-                FieldError("body", "is not complete"),
-            ) from error
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        more = message.get("more_body", False)
-        if chunk := message.get("body", b""):
-            yield chunk
+            detail = f"nothing more of the body arrived for {patience_sec:g} s"
+            raise _too_slow(detail) from error
+        if chunk is None:
+            return
+        yield chunk
+
+
+def _too_slow(detail: str) -> ApiError:
+    problem = FieldError("body", "is not complete")
+    return ApiError(HTTPStatus.REQUEST_TIMEOUT, detail, problem)
 
 
 def _too_large(limit: int) -> ApiError:

@@ -26,6 +26,8 @@ from riskhub.telemetry import CacheOutcome
 _KEY_PREFIX = "risk-hub:latest:"
 _CHECK_BYTES = 16
 _PAUSE_SEC = 1.0
+# ValueError: of the client's parser, when what answers does not speak Redis's protocol.
+_FAILURES = (redis.RedisError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +124,11 @@ class Shared:
         if not questions or self._monotonic() < self._paused_until:
             return {}
         try:
-            values: list[Any] = self._client.mget(list(map(_key, questions)))
-        except (redis.RedisError, OSError):
+            values: Any = self._client.mget(list(map(_key, questions)))
+        except _FAILURES:
             return self._pause()
+        if not isinstance(values, list) or len(values) != len(questions):
+            return self._pause()  # whoever answers there, it isn't Redis
         found = {}
         for question, value in zip(questions, values, strict=True):
             answer = _unpack(question, value) if value is not None else None
@@ -145,14 +149,14 @@ class Shared:
                         lives = (answer.expires_at - now) // timedelta(milliseconds=1)
                         pipeline.set(_key(question), _pack(question, answer), px=max(1, lives))
                 pipeline.execute()
-        except (redis.RedisError, OSError):
+        except _FAILURES:
             self._pause()
 
     def answers(self) -> bool:
         """Whether Redis is there now."""
         try:
             return bool(self._client.ping())
-        except (redis.RedisError, OSError):
+        except _FAILURES:
             return False
 
     def _pause(self) -> dict[Question, Answer]:
@@ -252,14 +256,19 @@ def _pack(question: Question, answer: Answer) -> bytes:
     return _check(question, rest) + rest
 
 
-def _unpack(question: Question, value: bytes) -> Answer | None:
+def _unpack(question: Question, value: Any) -> Answer | None:
     """The answer, unless the value is not what was put there for this question."""
+    if not isinstance(value, bytes):
+        return None
     check, rest = value[:_CHECK_BYTES], value[_CHECK_BYTES:]
     if check != _check(question, rest):
         return None
-    head, _, body = rest.decode().partition("\n")
-    stamp, expires_at = head.split(" ")
-    return Answer(int(stamp), body, parse_instant(expires_at))
+    try:
+        head, _, body = rest.decode().partition("\n")
+        stamp, expires_at = head.split(" ")
+        return Answer(int(stamp), body, parse_instant(expires_at))
+    except ValueError:  # what another version of this code put there
+        return None
 
 
 def _check(question: Question, rest: bytes) -> bytes:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from riskhub.blobs import BLOB_FIELDS, BlobStore, offload, resolve
 from riskhub.cache import LatestCache, Memory, Question, Shared
+from riskhub.digests import canonical_json, inline
 from riskhub.errors import (
     BlobAltered,
     BlobMissing,
@@ -23,14 +24,7 @@ from riskhub.errors import (
     StoreUnavailable,
 )
 from riskhub.settings import Settings
-from riskhub.snapshot import (
-    Snapshot,
-    canonical_json,
-    format_instant,
-    inline,
-    parse_instant,
-    validate,
-)
+from riskhub.snapshot import Snapshot, format_instant, parse_instant, validate
 from riskhub.store import Filter, Landing, Store
 from riskhub.store.landing import Outcome
 from riskhub.store.reading import EVERYTHING_ALIVE, Lookup, Order
@@ -100,7 +94,11 @@ class Hub:
         except ContractViolation:
             self.telemetry.refused()
             raise
-        except (StoreUnavailable, BlobsUnavailable):
+        except StoreUnavailable:
+            self.telemetry.failed()
+            raise
+        except BlobsUnavailable:
+            self.telemetry.blob_failed("unavailable")
             self.telemetry.failed()
             raise
 
@@ -239,6 +237,9 @@ class Hub:
             return resolve(document, self.blobs)
         except BlobUnusable as error:
             self.telemetry.blob_failed(_KIND_OF_FAILURE.get(type(error), "refused"))
+            raise
+        except BlobsUnavailable:
+            self.telemetry.blob_failed("unavailable")
             raise
 
     def _resolve_offered(self, document: Document) -> Document | None:

@@ -146,7 +146,7 @@ class Settings(BaseSettings):
         default=10.0, gt=0, description="For a client to send the head of a request."
     )
     body_timeout_sec: float = Field(
-        default=30.0, gt=0, description="For the next bytes of a body to arrive."
+        default=30.0, gt=0, description="For a snapshot to arrive; in a batch, for its next bytes."
     )
     drain_sec: int = Field(
         default=20, ge=0, description="After SIGTERM, for requests in flight to be answered."

@@ -4,17 +4,14 @@ The only place that knows the contract's fields, limits and hash. Pure: time is 
 nothing is read or stored. Each violation names its field.
 """
 
-import hashlib
-import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard
 
-import blake3
-
+from riskhub.digests import canonical_json, digest, floats_of, is_digest, readings_of
 from riskhub.errors import ContractViolation, FieldError
 from riskhub.strict_json import LARGEST, Document, join_path, shown, violation
 
@@ -37,11 +34,6 @@ _WORLD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _INSTANT = re.compile(
     r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}([.,]\d+)?)?(Z|[+-]\d{2}(:?\d{2})?)", re.ASCII
 )
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
-_DIGESTS: Mapping[str, Callable[[bytes], str]] = {
-    "sha256": lambda payload: hashlib.sha256(payload).hexdigest(),
-    "blake3": lambda payload: str(blake3.blake3(payload).hexdigest()),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +116,10 @@ def validate(
     provenance = content.get("provenance", {}) | {"actor": actor, "stage": stage}
     content["provenance"] = provenance
     if "realized_returns" in content:
-        content["realized_returns"] = _floats(content["realized_returns"])
+        content["realized_returns"] = floats_of(content["realized_returns"])
 
     offered = document.get("hash")
-    payload, *readings = _readings(content, resolved or {})
+    payload, *readings = readings_of(content, resolved or {})
     algorithm = offered.partition(":")[0] if offered else "sha256"
     computed = digest(payload, algorithm)
     if offered and offered != computed:
@@ -162,63 +154,9 @@ def validate(
     )
 
 
-def verify_digest(document: Document, resolved: Document | None = None) -> bool:
-    """Whether the `hash` of a body is the digest of its content.
-
-    Args:
-        document: a snapshot as the hub serves it.
-        resolved: the values that its references stand for, by field. Where the producer digested
-            before it offloaded, or the hub offloaded, the hash covers these.
-    """
-    offered = document.get("hash")
-    if not isinstance(offered, str) or not _is_digest(offered):
-        return False
-    content = {key: value for key, value in document.items() if key not in ("hash", "created_at")}
-    algorithm, _, _ = offered.partition(":")
-    return any(digest(each, algorithm) == offered for each in _readings(content, resolved or {}))
-
-
-def inline(document: Document, resolved: Document) -> Document:
-    """The document with its references replaced by what they stand for."""
-    kept = {
-        key: value for key, value in document.items() if key.removesuffix("_ref") not in resolved
-    }
-    return kept | resolved
-
-
-def _readings(content: Document, resolved: Document) -> list[bytes]:
-    """What a digest of this content may cover: as it stands, first; then as others read it.
-
-    A client of the first generation takes its hash before it offloads; and `produced_at`, which
-    the hub writes where a producer sent `created_at`, was in no producer's hash.
-    """
-    forms = [content]
-    if resolved:
-        forms.append(inline(content, resolved))
-    provenance = content.get("provenance")
-    if isinstance(provenance, dict) and "produced_at" in provenance:
-        rest = {key: value for key, value in provenance.items() if key != "produced_at"}
-        forms += [form | {"provenance": rest} for form in forms]
-    return [canonical_json(form) for form in forms]
-
-
-def _floats(realized: Mapping[str, list[float]]) -> dict[str, list[float]]:
-    return {series: list(map(float, points)) for series, points in realized.items()}
-
-
 def _with_receipt(payload: bytes, digest: str, created_at: str) -> str:
     """The payload with the two fields that it never has; written in, not serialised once more."""
     return f'{payload[:-1].decode("ascii")},"created_at":"{created_at}","hash":"{digest}"}}'
-
-
-def canonical_json(content: Document) -> bytes:
-    """The form that digests cover: sorted keys, no spaces, floats as `repr`, ASCII."""
-    return _CANONICAL.encode(content).encode("ascii")
-
-
-def digest(payload: bytes, algorithm: str = "sha256") -> str:
-    """``sha256:<hex>`` or ``blake3:<hex>`` of canonical JSON."""
-    return f"{algorithm}:{_DIGESTS[algorithm](payload)}"
 
 
 def parse_instant(text: str) -> datetime:
@@ -283,7 +221,7 @@ def _violations(
     yield from _check_provenance(document.get("provenance", {}), actor, stage)
     if "created_at" in document and not _is_instant(document["created_at"]):
         yield FieldError("created_at", "must be ISO 8601 with an offset or Z")
-    if "hash" in document and not _is_digest(document["hash"]):
+    if "hash" in document and not is_digest(document["hash"]):
         yield FieldError("hash", "must be sha256:<64 hex digits> or blake3:<64 hex digits>")
 
 
@@ -478,9 +416,3 @@ def _is_instant(value: Any) -> bool:
         return isinstance(value, str) and bool(parse_instant(value))
     except ValueError:
         return False
-
-
-def _is_digest(value: Any) -> bool:
-    return (
-        isinstance(value, str) and re.fullmatch(r"(sha256|blake3):[0-9a-f]{64}", value) is not None
-    )

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 MAX_GROUP = 256
+MAX_WEIGHT = 32 * 2**20
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -20,8 +21,21 @@ _Result = TypeVar("_Result")
 class Together(Generic[_Item, _Result]):
     """Does a group of items from one event loop in one thread, in the order they were given."""
 
-    def __init__(self, work: Callable[[Sequence[_Item]], Sequence[_Result]], name: str) -> None:
+    def __init__(
+        self,
+        work: Callable[[Sequence[_Item]], Sequence[_Result]],
+        name: str,
+        weigh: Callable[[_Item], int] = lambda _: 0,
+    ) -> None:
+        """Begin with nothing to do.
+
+        Args:
+            work: does a group; gives a result for each item, in order.
+            name: of the thread.
+            weigh: the bytes of an item; a group has hardly more than `MAX_WEIGHT` of them.
+        """
         self._work = work
+        self._weigh = weigh
         self._waiting: list[tuple[_Item, asyncio.Future[_Result]]] = []
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._working: asyncio.Task[None] | None = None
@@ -40,12 +54,22 @@ class Together(Generic[_Item, _Result]):
             await self._working
         self._thread.shutdown()
 
+    def _next_group(self) -> list[tuple[_Item, asyncio.Future[_Result]]]:
+        weight, count = 0, 0
+        for item, _ in self._waiting[:MAX_GROUP]:
+            weight += self._weigh(item)
+            count += 1
+            if weight >= MAX_WEIGHT:
+                break
+        group = self._waiting[:count]
+        del self._waiting[:count]
+        return group
+
     async def _work_until_empty(self) -> None:
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                group = self._waiting[:MAX_GROUP]
-                del self._waiting[:MAX_GROUP]
+                group = self._next_group()
                 try:
                     results = await loop.run_in_executor(
                         self._thread, self._work, [item for item, _ in group]

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from riskhub.blobs.store import BlobStore, Puts, refused
+from riskhub.digests import canonical_json
 from riskhub.errors import BlobAltered, ContractViolation
-from riskhub.snapshot import canonical_json
 from riskhub.strict_json import LARGEST, Document, parse_json
 
 BLOB_FIELDS: Mapping[str, str] = {

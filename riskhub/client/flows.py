@@ -29,8 +29,9 @@ from riskhub.client.exchange import (
 from riskhub.client.prepare import Preparation, Prepared
 from riskhub.client.retry import is_transient
 from riskhub.client.spool import Entry, Spool
+from riskhub.digests import verify_digest
 from riskhub.errors import BlobsUnavailable
-from riskhub.snapshot import REF_FIELDS, format_instant, verify_digest
+from riskhub.snapshot import REF_FIELDS, format_instant
 from riskhub.strict_json import Document
 
 _log = logging.getLogger("riskhub.client")

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from riskhub.digests import verify_digest
 from riskhub.errors import ContractViolation, FieldError
-from riskhub.snapshot import DEFAULT_TTL_SEC, MAX_TTL_SEC, parse_instant, validate, verify_digest
+from riskhub.snapshot import DEFAULT_TTL_SEC, MAX_TTL_SEC, parse_instant, validate
 from riskhub.strict_json import Document, parse_json
 
 UNKNOWN = "unknown"

@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from riskhub.blobs import BLOB_FIELDS, BlobStore, offload
+from riskhub.digests import canonical_json, digest
 from riskhub.errors import BlobsUnavailable, ContractViolation, FieldError
-from riskhub.snapshot import DEFAULT_FUTURE_TOLERANCE, canonical_json, digest, validate
+from riskhub.snapshot import DEFAULT_FUTURE_TOLERANCE, validate
 from riskhub.strict_json import LARGEST, Document, join_path, parse_json, violation
 
 _log = logging.getLogger("riskhub.client")

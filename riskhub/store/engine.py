@@ -27,6 +27,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from riskhub.errors import DatabaseUrlInvalid, StoreNotMigrated, StoreUnavailable
 
 SQLITE_BUSY_TIMEOUT_SEC = 30
+LOCK_TIMEOUT_SEC = 30
 _WRITES = "riskhub_writes"
 _PAUSE_SEC = 0.5
 
@@ -61,7 +62,8 @@ def create_engine(url: str) -> sa.Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     # hide_parameters: an error's text is logged, and they are payloads.
-    # A transaction that its client forgot would hold the landing lock: the server ends it.
+    # A transaction that its client forgot would hold the landing lock: the server ends it. And
+    # whoever waits for the lock, or for a server that the network lost, is told after a while.
     engine = sa.create_engine(
         parsed,
         hide_parameters=True,
@@ -70,7 +72,12 @@ def create_engine(url: str) -> sa.Engine:
         pool_timeout=10,
         connect_args={
             "connect_timeout": 5,
-            "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=30s",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
+            "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=30s"
+            f" -c lock_timeout={LOCK_TIMEOUT_SEC}s",
         },
     )
     event.listen(engine, "checkin", _note_time)

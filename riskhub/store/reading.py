@@ -50,10 +50,6 @@ class Stored:
         """What snapshots of a world are ordered by; greatest is latest."""
         return self.as_of, self.received_at, self.position
 
-    def alive_at(self, moment: datetime) -> bool:
-        """Whether it had been received, and had not expired."""
-        return self.received_at <= moment < self.expires_at
-
 
 @dataclass(frozen=True, slots=True)
 class Filter:

@@ -23,6 +23,8 @@ def migrate(engine: sa.Engine) -> None:
     """
     with writing(engine) as connection:
         if connection.dialect.name == "postgresql":
+            # However long another one's migration takes, and its indices on millions of rows.
+            connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         config = _config()
         config.attributes["connection"] = connection

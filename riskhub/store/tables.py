@@ -76,10 +76,14 @@ snapshots = sa.Table(
     ),
     # What is alive: at most a day of landings, however long the history behind it.
     sa.Index("ix_snapshots_expiry", "world_id", "expires_at"),
-    sa.Index("ix_snapshots_as_of", "as_of"),
     # A position is never given out twice, also after the newest row is gone.
     sqlite_autoincrement=True,
 )
+
+# For days of all worlds. In Postgres its nulls (there are none) stand where no question wants them:
+# with few worlds it would be walked to the newest of one, through months of all the others.
+sa.Index("ix_snapshots_as_of", snapshots.c.as_of).ddl_if(dialect="sqlite")
+sa.Index("ix_snapshots_as_of", snapshots.c.as_of.nulls_first()).ddl_if(dialect="postgresql")
 
 # Kept by the landing transaction, so that "how fresh is each world" reads a row per world and
 # stage, not every snapshot there ever was. `stamp` is another random number after each landing:

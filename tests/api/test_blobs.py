@@ -14,9 +14,9 @@ from builders import ACTOR, STAGE, WORLD, Clock, raw_document, snapshot_document
 
 from riskhub.blobs import BLOB_FIELDS, BlobSettings, BlobStore, offload
 from riskhub.blobs.file import FileBlobs
+from riskhub.digests import canonical_json, verify_digest
 from riskhub.hub import Hub
 from riskhub.settings import Settings
-from riskhub.snapshot import canonical_json, verify_digest
 
 THRESHOLD = 2
 COVARIANCE = {"BAC,BAC": 0.04, "BAC,JPM": 0.01, "JPM,JPM": 0.09}
@@ -202,6 +202,18 @@ def test_a_client_of_the_first_generation_may_hash_before_it_offloads(
     assert verify_digest(stored(api, expand="true"))
     # One content, whoever offloads: the same client without its offloading is a retry.
     assert offer(document)["status"] == 200
+
+
+def test_points_of_a_blob_are_floats_however_they_are_written(
+    api: Api, offer: Offer, blobs: BlobStore
+) -> None:
+    ref = blobs.put(b'{"portfolio":[1,0,-1]}')
+    meant = snapshot_document(realized_returns={"portfolio": [1.0, 0.0, -1.0]})
+    document = snapshot_document(realized_returns_ref=ref, hash=digest_of(meant))
+    assert offer(document)["status"] == 201
+    expanded = stored(api, expand="true")
+    assert verify_digest(expanded)
+    assert offer(expanded)["status"] == 200
 
 
 def test_a_hash_that_is_of_neither_is_refused(offer: Offer, blobs: BlobStore) -> None:
@@ -399,6 +411,7 @@ def test_without_the_blob_store_what_needs_it_is_told_to_come_again(
             refuses_for_now(api.get(url))
         refuses_for_now(api.get("/readyz"))
         assert b"risk_hub_snapshot_failed_total 3.0" in hub.telemetry.exposition([])
+        assert blob_failures(api, "unavailable") == 3 + len(EXPANDED)
         # And what does not goes on.
         assert api.get(f"{SNAPSHOTS}/latest").content == posted.content
         assert post(api, version="small", as_of="2026-01-31T20:00:00Z").status_code == 201

@@ -1,12 +1,17 @@
-"""The hub against a model of itself, over whatever producers, clocks and restarts may do."""
+"""The hub against a model of itself, over whatever producers, clocks, caches and restarts may do.
+
+Two processes share one database and one Redis. The model is a dictionary of rows; what it says is
+what both must answer, also about every moment that has passed.
+"""
 
 import json
-import tempfile
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from builders import ACTOR, Clock
+import fakeredis
+from builders import Clock
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -14,86 +19,150 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    multiple,
     rule,
+    run_state_machine_as_test,
 )
 
+from riskhub.cache import Question, Shared
 from riskhub.hub import Hub
 from riskhub.settings import Settings
 from riskhub.store import Filter, create_engine, migrate, open_store
+from riskhub.store.engine import writing
 from riskhub.store.landing import Landing, Outcome
 from riskhub.store.reading import Lookup
+from riskhub.store.tables import metadata
+from riskhub.telemetry import Telemetry
 
 WORLDS = ["equities", "fx"]
 STAGES = ["paper", "live"]
-EVERYTHING = Filter(include_expired=True)
+ACTORS = ["optimizer", "desk"]
+QUESTIONS = [
+    Question(world, stage, actor)
+    for world in WORLDS
+    for stage, actor in [(None, None), ("paper", None), ("live", "desk"), (None, "optimizer")]
+]
+HOUR = timedelta(hours=1)
 
 worlds = st.sampled_from(WORLDS)
 stages = st.sampled_from(STAGES)
+actors = st.sampled_from(ACTORS)
 # Few versions, instants and contents, so that they meet often.
 versions = st.integers(1, 6).map(lambda number: f"v{number}")
 instants = st.integers(0, 8).map(lambda hour: datetime(2026, 1, 31, 12, tzinfo=UTC) + hour * HOUR)
 offsets = st.sampled_from([0, 5, -8])
-HOUR = timedelta(hours=1)
+processes = st.integers(0, 1)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a producer posts."""
+
+    world: str
+    stage: str
+    actor: str
+    document: dict[str, Any]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.world, self.document["version"]
+
+    def but(self, **fields: Any) -> "Offer":
+        return replace(self, document=self.document | fields)
 
 
 class Row:
-    """What the model knows of a snapshot that landed; `receipt` counts landings."""
+    """What the model knows of a snapshot that landed; `place` counts landings."""
 
-    def __init__(self, document: dict[str, Any], stage: str, landing: Landing, receipt: int):
-        self.document = document
-        self.stage = stage
+    def __init__(self, offer: Offer, landing: Landing, place: int) -> None:
+        self.offer = offer
         self.body = landing.body
-        self.as_of = datetime.fromisoformat(document["as_of"])
-        self.receipt = receipt
-        self.expires_at = datetime.fromisoformat(json.loads(landing.body)["created_at"])
-        self.expires_at += timedelta(seconds=document["ttl_sec"])
+        self.place = place
+        self.as_of = datetime.fromisoformat(offer.document["as_of"])
+        self.received_at = datetime.fromisoformat(json.loads(landing.body)["created_at"])
+        self.expires_at = self.received_at + timedelta(seconds=offer.document["ttl_sec"])
+
+    @property
+    def order(self) -> tuple[datetime, datetime, int]:
+        return self.as_of, self.received_at, self.place
+
+
+@dataclass
+class Said:
+    """What the hub listed at a moment."""
+
+    moment: datetime
+    world: str
+    which: Filter
+    bodies: list[str]
 
 
 class HubMachine(RuleBasedStateMachine):
-    """Posts, retries, conflicts and late arrivals, while time passes and the hub restarts."""
+    """Posts, retries, conflicts and late arrivals, while time passes and everything restarts."""
 
     posted = Bundle("posted")
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__()
-        self.directory = tempfile.TemporaryDirectory()
-        self.url = f"sqlite:///{Path(self.directory.name) / 'hub.db'}"
+        self.url = url
         self.clock = Clock(datetime(2026, 1, 31, 21, tzinfo=UTC))
-        self.landed: dict[tuple[str, str], Row] = {}
+        self.redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+        self.kept_values: dict[bytes, bytes] = {}
+        self.hubs: list[Hub] = []
+        self.rows: dict[tuple[str, str], Row] = {}
+        self.landed = 0
+        self.newest: dict[tuple[str, str], datetime] = {}
+        self.said: list[Said] = []
 
     @initialize()
-    def create(self) -> None:
-        engine = create_engine(self.url)
-        migrate(engine)
-        engine.dispose()
-        self.start()
-
     def start(self) -> None:
-        self.hub = Hub(open_store(self.url), Settings(), self.clock)
+        self.hubs = [self.new_process() for _ in range(2)]
+        with writing(self.hubs[0].store.engine) as connection:
+            for table in metadata.sorted_tables:
+                connection.execute(table.delete())
 
-    def post(self, world: str, stage: str, document: dict[str, Any]) -> Landing:
-        raw = json.dumps(document).encode()
-        snapshot = self.hub.accept(raw, world_id=world, actor=ACTOR, stage=stage)
-        (landing,) = self.hub.land([snapshot])
-        return landing
+    def new_process(self) -> Hub:
+        telemetry = Telemetry()
+        shared = Shared(self.redis, telemetry)
+        return Hub(
+            open_store(self.url), Settings(), self.clock, shared_cache=shared, telemetry=telemetry
+        )
 
-    def expect(self, world: str, stage: str, document: dict[str, Any], landing: Landing) -> None:
-        """The landing is what the model says of it, and the model knows of it from now on."""
-        first = self.landed.get((world, document["version"]))
-        if first is None:
-            assert landing.outcome is Outcome.CREATED
-            row = Row(document, stage, landing, receipt=len(self.landed))
-            self.landed[world, document["version"]] = row
+    # -- producers --------------------------------------------------------------------------------
+
+    def post(self, process: int, *offers: Offer) -> None:
+        """Each landing is what the model says of it; the model knows of it from now on."""
+        hub = self.hubs[process]
+        snapshots = [
+            hub.accept(
+                json.dumps(offer.document).encode(),
+                world_id=offer.world,
+                actor=offer.actor,
+                stage=offer.stage,
+            )
+            for offer in offers
+        ]
+        for offer, landing in zip(offers, hub.land(snapshots), strict=True):
+            self.expect(offer, landing)
+
+    def expect(self, offer: Offer, landing: Landing) -> None:
+        first = self.rows.get(offer.key)
+        if first is not None:
+            same = first.offer == offer
+            assert landing.outcome is (Outcome.DUPLICATE if same else Outcome.CONFLICT)
+            assert landing.body == first.body
             return
-        same = (first.document, first.stage) == (document, stage)
-        assert landing.outcome is (Outcome.DUPLICATE if same else Outcome.CONFLICT)
-        assert landing.body == first.body
+        assert landing.outcome is Outcome.CREATED
+        self.landed += 1
+        row = self.rows[offer.key] = Row(offer, landing, self.landed)
+        key = (offer.world, offer.stage)
+        self.newest[key] = max(row.as_of, self.newest.get(key, row.as_of))
 
     @rule(
         target=posted,
+        process=processes,
         world=worlds,
         stage=stages,
+        actor=actors,
         version=versions,
         as_of=instants,
         offset=offsets,
@@ -102,120 +171,215 @@ class HubMachine(RuleBasedStateMachine):
     )
     def post_a_snapshot(
         self,
+        process: int,
         world: str,
         stage: str,
+        actor: str,
         version: str,
         as_of: datetime,
         offset: int,
         share: float,
         ttl_sec: int,
-    ) -> Any:
+    ) -> Offer:
         document = {
             "as_of": (as_of.replace(tzinfo=None) + offset * HOUR).isoformat() + f"{offset:+03}:00",
             "version": version,
             "weights": {"BAC": share, "JPM": 1 - share},
             "ttl_sec": ttl_sec,
         }
-        self.expect(world, stage, document, self.post(world, stage, document))
-        return multiple((world, stage, document))
+        offer = Offer(world, stage, actor, document)
+        self.post(process, offer)
+        return offer
 
-    @rule(before=posted)
-    def retry(self, before: tuple[str, str, dict[str, Any]]) -> None:
-        world, stage, document = before
-        self.expect(world, stage, document, self.post(world, stage, document))
+    @rule(process=processes, offer=posted)
+    def retry(self, process: int, offer: Offer) -> None:
+        self.post(process, offer)
 
-    @rule(before=posted, stage=stages)
+    @rule(process=processes, offer=posted, stage=stages)
     def post_the_same_version_with_other_content(
-        self, before: tuple[str, str, dict[str, Any]], stage: str
+        self, process: int, offer: Offer, stage: str
     ) -> None:
-        world, _, document = before
-        document = document | {"weights": {"BAC": 1}}
-        self.expect(world, stage, document, self.post(world, stage, document))
+        self.post(process, replace(offer, stage=stage).but(weights={"BAC": 1}))
 
-    @rule(batch=st.lists(posted, max_size=4), newest=instants)
-    def post_a_batch(self, batch: list[tuple[str, str, dict[str, Any]]], newest: datetime) -> None:
-        later = [(w, s, d | {"as_of": newest.isoformat()}) for w, s, d in batch]
-        offered = batch + [(w, s, d | {"version": "batch"}) for w, s, d in later]
-        landings = self.hub.land(
-            [
-                self.hub.accept(json.dumps(d).encode(), world_id=w, actor=ACTOR, stage=s)
-                for w, s, d in offered
-            ]
-        )
-        for (world, stage, document), landing in zip(offered, landings, strict=True):
-            self.expect(world, stage, document, landing)
+    @rule(process=processes, batch=st.lists(posted, max_size=4), newest=instants)
+    def post_a_batch(self, process: int, batch: list[Offer], newest: datetime) -> None:
+        later = [offer.but(as_of=newest.isoformat(), version="batch") for offer in batch]
+        self.post(process, *batch, *later)
+
+    # -- time, restarts, retention ----------------------------------------------------------------
 
     @rule(seconds=st.sampled_from([0.5, 1, 60, 900, 7200]))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
-    @rule()
-    def restart(self) -> None:
-        self.hub.store.close()
-        self.start()
+    @rule(process=processes)
+    def restart(self, process: int) -> None:
+        self.hubs[process].store.close()
+        self.hubs[process] = self.new_process()
 
-    def rows(self, world: str, stage: str | None, *, with_expired: bool) -> list[Row]:
+    @rule(process=processes, stage=stages, kept_sec=st.sampled_from([0, 60, 3600]))
+    def retention_removes(self, process: int, stage: str, kept_sec: int) -> None:
+        now = self.clock.now
+        before = now - timedelta(seconds=kept_sec)
+        gone = {
+            key: row
+            for key, row in self.rows.items()
+            if row.offer.stage == stage and row.expires_at <= now and row.received_at < before
+        }
+        removed = self.hubs[process].store.remove_snapshots({stage: before}, now)
+        assert removed == len(gone)
+        for key in gone:
+            del self.rows[key]
+        forgotten = {row.body for row in gone.values()}
+        for said in self.said:
+            said.bodies = [body for body in said.bodies if body not in forgotten]
+
+    # -- what becomes of the cache ----------------------------------------------------------------
+
+    @rule()
+    def redis_is_flushed(self) -> None:
+        self.redis.flushall()
+
+    @rule()
+    def redis_is_copied(self) -> None:
+        self.kept_values |= self.values()
+
+    @rule()
+    def redis_is_restored(self) -> None:
+        if self.kept_values:
+            self.redis.mset(self.kept_values)
+
+    @rule()
+    def redis_mixes_its_keys_up(self) -> None:
+        held = self.values()
+        values = list(held.values())
+        if held:
+            self.redis.mset(dict(zip(held, values[1:] + values[:1], strict=True)))
+
+    @rule(noise=st.binary(max_size=40), cut=st.integers(0, 60))
+    def redis_garbles_its_values(self, noise: bytes, cut: int) -> None:
+        for key, value in self.values().items():
+            self.redis.set(key, value[:cut] + noise)
+
+    def values(self) -> dict[bytes, bytes]:
+        return {key: self.redis.get(key) for key in self.redis.keys("*")}
+
+    # -- what is said now, and was said then ------------------------------------------------------
+
+    @rule(
+        world=worlds,
+        stage=st.none() | stages,
+        actor=st.none() | actors,
+        up_to=st.none() | instants,
+        include_expired=st.booleans(),
+    )
+    def remember_what_is_said(self, up_to: datetime | None, world: str, **which: Any) -> None:
+        filter_ = Filter(up_to=up_to, **which)
+        self.said.append(Said(self.clock.now, world, filter_, self.listed(world, filter_)))
+        # What is received at this very instant, but later, would have been known then.
+        self.clock.advance(0.001)
+
+    def listed(self, world: str, which: Filter, process: int = 0) -> list[str]:
+        """The whole list, by pages of two."""
+        walked, cursor = self.hubs[process].page(world, which, limit=2)
+        while cursor:
+            bodies, cursor = self.hubs[process].page(world, which, limit=2, cursor=cursor)
+            walked += bodies
+        return walked
+
+    def model(self, world: str, which: Filter) -> list[str]:
         """What the hub should list: newest `as_of` first, then the later receipt."""
         chosen = [
             row
-            for (of_world, _), row in self.landed.items()
-            if of_world == world
-            and stage in (None, row.stage)
-            and (with_expired or row.expires_at > self.clock.now)
+            for row in self.rows.values()
+            if row.offer.world == world
+            and which.stage in (None, row.offer.stage)
+            and which.actor in (None, row.offer.actor)
+            and (which.up_to is None or row.as_of <= which.up_to)
+            and (which.include_expired or row.expires_at > self.clock.now)
         ]
-        return sorted(chosen, key=lambda row: (row.as_of, row.receipt), reverse=True)
+        chosen.sort(key=lambda row: row.order, reverse=True)
+        return [row.body for row in chosen]
 
     @invariant()
-    def latest_is_the_greatest_unexpired(self) -> None:
-        for world in WORLDS:
-            for stage in (None, *STAGES):
-                rows = self.rows(world, stage, with_expired=False)
-                expected = rows[0].body if rows else None
-                assert self.hub.latest(world, Filter(stage)) == expected
+    def latest_is_the_greatest_that_is_alive(self) -> None:
+        expected = [
+            next(iter(self.model(q.world_id, Filter(q.stage, q.actor))), None) for q in QUESTIONS
+        ]
+        for hub in self.hubs:
+            assert hub.latest_of_many(QUESTIONS) == expected
 
     @invariant()
     def pages_walk_the_list_in_order(self) -> None:
         for world in WORLDS:
-            for which in (Filter(), EVERYTHING):
-                walked, cursor = self.hub.page(world, which, limit=2)
-                while cursor:
-                    bodies, cursor = self.hub.page(world, which, limit=2, cursor=cursor)
-                    walked += bodies
-                rows = self.rows(world, None, with_expired=which.include_expired)
-                assert walked == [row.body for row in rows]
+            for which in (Filter(), Filter(include_expired=True), Filter("paper", "desk")):
+                assert self.listed(world, which, process=1) == self.model(world, which)
 
     @invariant()
-    def a_version_gives_its_first_body_for_ever(self) -> None:
-        for (world, version), row in self.landed.items():
-            found = self.hub.lookup(Lookup(world, version, EVERYTHING))
-            assert found == row.body
-            unexpired = self.hub.lookup(Lookup(world, version, Filter()))
-            assert unexpired == (row.body if row.expires_at > self.clock.now else None)
+    def a_version_gives_its_first_body_until_it_is_removed(self) -> None:
+        keys = [(world, f"v{number}") for world in WORLDS for number in range(1, 7)]
+        rows = [self.rows.get(key) for key in keys]
+        for which in (Filter(include_expired=True), Filter()):
+            found = self.hubs[0].look_up_many([Lookup(*key, which) for key in keys])
+            for row, body in zip(rows, found, strict=True):
+                served = row is not None and (
+                    which.include_expired or row.expires_at > self.clock.now
+                )
+                assert body == (row.body if row is not None and served else None)
 
     @invariant()
     def as_of_gives_the_newest_up_to_then(self) -> None:
-        for (world, _), asked in self.landed.items():
-            rows = self.rows(world, None, with_expired=True)
-            expected = next(row.body for row in rows if row.as_of <= asked.as_of)
-            found = self.hub.lookup(
-                Lookup(world, None, Filter(include_expired=True, up_to=asked.as_of))
-            )
-            assert found == expected
+        asked = [
+            Lookup(row.offer.world, None, Filter(include_expired=expired, up_to=row.as_of))
+            for row in self.rows.values()
+            for expired in (True, False)
+        ]
+        expected = [next(iter(self.model(one.world_id, one.which)), None) for one in asked]
+        assert self.hubs[1].look_up_many(asked) == expected
+
+    @invariant()
+    def what_was_said_then_is_what_is_said_of_then(self) -> None:
+        for said in self.said[-6:]:
+            then = replace(said.which, known_at=said.moment)
+            assert self.listed(said.world, then) == said.bodies
+            first = next(iter(said.bodies), None)
+            assert self.hubs[1].lookup(Lookup(said.world, None, then)) == first
+            assert self.hubs[1].latest(said.world, then) == first
 
     @invariant()
     def freshness_knows_the_greatest_instant_ever_landed(self) -> None:
-        greatest: dict[tuple[str, str], datetime] = {}
-        for (world, _), row in self.landed.items():
-            key = (world, row.stage)
-            greatest[key] = max(row.as_of, greatest.get(key, row.as_of))
-        found = {(world, stage): at for world, stage, at in self.hub.store.newest_per_world()}
-        assert found == greatest
+        found = {(world, stage): at for world, stage, at in self.hubs[0].store.newest_per_world()}
+        assert found == self.newest
+
+    @invariant()
+    def each_row_stands_at_one_position_in_the_order_of_landing(self) -> None:
+        """What a consumer of events sees that remembers a position: each row, once, in order."""
+        landed = self.hubs[0].store.landed_on(
+            datetime(2026, 1, 30, tzinfo=UTC).date(), datetime(2026, 2, 2, tzinfo=UTC).date()
+        )
+        rows = sorted(self.rows.values(), key=lambda row: row.place)
+        assert [row.body for row in landed] == [row.body for row in rows]
+        positions = [row.position for row in landed]
+        assert positions == sorted(set(positions))
 
     def teardown(self) -> None:
-        if hasattr(self, "hub"):
-            self.hub.store.close()
-        self.directory.cleanup()
+        for hub in self.hubs:
+            hub.store.close()
+        self.redis.close()
 
 
-TestHub = HubMachine.TestCase
-TestHub.settings = settings(max_examples=25, stateful_step_count=25)
+def holds_on(url: str, examples: int) -> None:
+    engine = create_engine(url)
+    migrate(engine)
+    engine.dispose()
+    run_state_machine_as_test(
+        lambda: HubMachine(url), settings=settings(max_examples=examples, stateful_step_count=25)
+    )
+
+
+def test_the_hub_is_its_model_on_sqlite(tmp_path: Path) -> None:
+    holds_on(f"sqlite:///{tmp_path / 'hub.db'}", examples=25)
+
+
+def test_the_hub_is_its_model_on_postgres(postgres_url: str) -> None:
+    holds_on(postgres_url, examples=8)

@@ -11,7 +11,7 @@ from riskhub.errors import StoreUnavailable
 from riskhub.snapshot import Snapshot
 from riskhub.store import Landing
 from riskhub.store.landing import Outcome
-from riskhub.together import MAX_GROUP, Together
+from riskhub.together import MAX_GROUP, MAX_WEIGHT, Together
 
 FIRST = accept(version="first")
 
@@ -158,5 +158,17 @@ def test_closing_finishes_what_was_given() -> None:
         database.go_on.set()
         await closing
         assert [task.result().body for task in given] == ["first", "a"]
+
+    asyncio.run(scenario())
+
+
+def test_a_group_is_bounded_by_what_its_items_weigh_and_an_item_alone_is_always_done() -> None:
+    async def scenario() -> None:
+        database = Database()
+        heavy = {"a": MAX_WEIGHT // 2, "b": MAX_WEIGHT // 2, "c": 3 * MAX_WEIGHT}
+        group_commit = Together(database.land, "landing", lambda it: heavy.get(it.version, 0))
+        await land_while_one_commits(group_commit, database, ["light", "a", "b", "c", "d"])
+        await group_commit.close()
+        assert database.transactions == [["first"], ["light", "a", "b"], ["c"], ["d"]]
 
     asyncio.run(scenario())

@@ -195,7 +195,7 @@ def test_lint_explains_each_problem_by_field(
 def test_lint_knows_a_hash_that_was_taken_too_early(
     riskhub: Callable[..., Result], tmp_path: Path
 ) -> None:
-    from riskhub.snapshot import canonical_json, digest
+    from riskhub.digests import canonical_json, digest
 
     document = snapshot_document(world_id=WORLD)
     document["hash"] = digest(canonical_json(document))

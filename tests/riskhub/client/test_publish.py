@@ -27,6 +27,7 @@ from riskhub.client import (
     Unauthorized,
     UnexpectedAnswer,
 )
+from riskhub.digests import verify_digest
 from riskhub.errors import (
     BlobsUnavailable,
     ContractViolation,
@@ -35,7 +36,6 @@ from riskhub.errors import (
     VersionConflict,
 )
 from riskhub.settings import Settings
-from riskhub.snapshot import verify_digest
 
 Make = Callable[..., Producer]
 DOWN = httpx.ConnectError("refused")
@@ -80,7 +80,7 @@ def test_what_is_sent_is_the_validated_body_with_its_digest(producer: Make) -> N
 def test_a_hash_that_was_given_is_checked_and_its_algorithm_kept(
     producer: Make, algorithm: str
 ) -> None:
-    from riskhub.snapshot import digest
+    from riskhub.digests import digest
 
     offered = digest(accept().payload, algorithm)
     published = producer(Script(created)).publish(snapshot_document(hash=offered), world_id=WORLD)

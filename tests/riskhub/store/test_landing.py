@@ -26,7 +26,8 @@ from stored import (
     waits_for_a_lock,
 )
 
-from riskhub.snapshot import Snapshot, digest
+from riskhub.digests import digest
+from riskhub.snapshot import Snapshot
 from riskhub.store import Store
 from riskhub.store.engine import writing
 from riskhub.store.landing import land

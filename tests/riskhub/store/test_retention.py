@@ -61,9 +61,7 @@ def test_only_what_has_expired_and_is_past_its_stages_days_goes(store: Store) ->
             accept(version="alive", received_at=old, as_of="2026-01-30T00:00:00Z", ttl_sec=86_400),
             accept(version="at the border", received_at=border, as_of="2026-01-30T00:00:00Z"),
             accept(version="live", received_at=old, stage="live", as_of="2026-01-30T02:00:00Z"),
-            accept(
-                version="no policy", received_at=old, stage="test", as_of="2026-01-30T00:00:00Z"
-            ),
+            accept(version="none", received_at=old, stage="test", as_of="2026-01-30T00:00:00Z"),
             accept(version="fx", received_at=old, world_id="fx", as_of="2026-01-30T03:00:00Z"),
         ]
     )

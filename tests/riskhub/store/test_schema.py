@@ -1,6 +1,8 @@
 """The schema: made by migrations, and exactly that of the code."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from builders import NOW, WORLD, accept
-from stored import CREATED, THREADS, outcomes, row_count, together
+from stored import CREATED, DAY, DUPLICATE, THREADS, body_of, outcomes, row_count, together
 
 import riskhub.store
 from riskhub.errors import StoreNotMigrated
@@ -83,3 +85,128 @@ def test_the_schema_goes_down_to_nothing_and_up_again(store: Store) -> None:
         check_migrated(store.engine)
     migrate(store.engine)
     assert outcomes(store, accept()) == [CREATED]
+
+
+# -- forward on data ------------------------------------------------------------------------------
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SNAPSHOT = (
+    "INSERT INTO snapshots (world_id, version, as_of, received_at, expires_at, stage, actor, "
+    "digest, body) VALUES (:world_id, :version, :as_of, :received_at, :expires_at, :stage, "
+    ":actor, :digest, :body)"
+)
+_WORLD_STAGE = "INSERT INTO world_stages VALUES (:world_id, :stage, :newest_as_of)"
+_BUDGET = (
+    "INSERT INTO symbol_budgets (computed_at, symbol, budget_usd, stress_factor, equity_usd, "
+    "portfolio_heat, cluster_stress, vol_regime, base_risk_pct, mode, policies, formula_version) "
+    "VALUES (:at, 'BTC', 1, 0, 1, 0, 0, 0, 0, 'shadow', '{}', 'p28/1')"
+)
+_VERDICT = (
+    "INSERT INTO validated_snapshots (position, day, world_id, version, as_of, stage, digest, "
+    "accepted, reasons, schema_version) VALUES (1, '2026-01-31', :world_id, :version, :as_of, "
+    ":stage, :digest, true, '[]', '1')"
+)
+_WEIGHT = "INSERT INTO snapshot_weights VALUES (1, 'BAC', '2026-01-31', :world_id, 0.5)"
+
+
+@pytest.fixture
+def first_of_all(open_another: Callable[[], Store]) -> Store:
+    """A database as the first release left it, with rows that it wrote."""
+    store = open_another()
+    with writing(store.engine) as connection:
+        command.upgrade(alembic_config(connection), "0001")
+
+        def instant(moment: datetime) -> Any:
+            since = (moment - _EPOCH) // timedelta(microseconds=1)
+            return moment if connection.dialect.name == "postgresql" else since
+
+        for snapshot in OLD:
+            values = {name: getattr(snapshot, name) for name in _SNAPSHOT_COLUMNS}
+            row = {
+                name: instant(value) if isinstance(value, datetime) else value
+                for name, value in values.items()
+            }
+            connection.execute(sa.text(_SNAPSHOT), row)
+            newest = {"newest_as_of": row["as_of"]}
+            connection.execute(sa.text(_WORLD_STAGE), row | newest)
+            if snapshot is OLD[0]:
+                connection.execute(sa.text(_VERDICT), row)
+                connection.execute(sa.text(_WEIGHT), row)
+                connection.execute(sa.text(_BUDGET), {"at": instant(NOW)})
+    return store
+
+
+_SNAPSHOT_COLUMNS = (
+    *("world_id", "version", "as_of", "received_at", "expires_at"),
+    *("stage", "actor", "digest", "body"),
+)
+OLD = [
+    accept(),
+    accept(version="v2", stage="live", as_of="2026-01-31T20:00:00Z"),
+    accept(world_id="fx", as_of="1969-12-31T23:59:59.999999Z"),
+]
+
+
+def everything_old_is_readable(store: Store) -> None:
+    first, live, fx = OLD
+    assert store.newest_first(WORLD, now=NOW, limit=9).bodies == [first.body, live.body]
+    found = store.latest("fx", now=NOW)
+    assert found is not None
+    assert (found.body, found.as_of, found.expires_at) == (fx.body, fx.as_of, fx.expires_at)
+    assert store.by_version(WORLD, "v2", now=NOW) is not None
+    assert store.newest_per_world() == sorted(
+        (snapshot.world_id, snapshot.stage, snapshot.as_of) for snapshot in OLD
+    )
+    assert [row.version for row in store.landed_on(date.min, DAY)] == ["v1", "v2", "v1"]
+    assert [row["reasons"] for row in store.verdicts_on(DAY, DAY)] == [[]]
+    assert store.weights_of(DAY, DAY) == {1: {"BAC": 0.5}}
+    assert [row["computed_at"] for row in store.newest_budgets()] == [NOW]
+
+
+def indices_of(store: Store) -> set[str | None]:
+    return {index["name"] for index in sa.inspect(store.engine).get_indexes("snapshots")}
+
+
+def test_a_database_of_the_first_release_keeps_all_it_has(first_of_all: Store) -> None:
+    with pytest.raises(StoreNotMigrated, match="revision 0001"):
+        check_migrated(first_of_all.engine)
+
+    migrate(first_of_all.engine)
+
+    everything_old_is_readable(first_of_all)
+    assert indices_of(first_of_all) >= {
+        *("ix_snapshots_world", "ix_snapshots_stage", "ix_snapshots_actor"),
+        *("ix_snapshots_actor_stage", "ix_snapshots_expiry", "ix_snapshots_as_of"),
+    }
+    again, new = accept(), accept(version="v3", ttl_sec=60)
+    before = first_of_all.stamps([WORLD, "fx"])
+    assert {world: set(stages) for world, stages in before.items()} == {
+        WORLD: {"paper", "live"},
+        "fx": {"paper"},
+    }
+    assert outcomes(first_of_all, again, new) == [DUPLICATE, CREATED]
+    after = first_of_all.stamps([WORLD, "fx"])
+    assert after[WORLD]["paper"] != before[WORLD]["paper"]
+    assert (after[WORLD]["live"], after["fx"]) == (before[WORLD]["live"], before["fx"])
+    assert first_of_all.head() > len(OLD)
+
+
+def test_back_to_the_first_release_and_forward_again_loses_no_row(first_of_all: Store) -> None:
+    old_indices, old_tables = indices_of(first_of_all), tables_of(first_of_all.engine)
+    migrate(first_of_all.engine)
+    stamps = first_of_all.stamps([WORLD])
+    first_of_all.land([replace(accept(version="v3", as_of=OLD[1].as_of.isoformat()), refs=("r",))])
+
+    with writing(first_of_all.engine) as connection:
+        command.downgrade(alembic_config(connection), "0001")
+    assert (indices_of(first_of_all), tables_of(first_of_all.engine)) == (old_indices, old_tables)
+    with reading(first_of_all.engine) as connection:
+        columns = [column["name"] for column in sa.inspect(connection).get_columns("world_stages")]
+    assert columns == ["world_id", "stage", "newest_as_of"]
+
+    migrate(first_of_all.engine)
+    assert body_of(first_of_all, "v3") is not None
+    first_of_all.remove_snapshots({"paper": NOW + timedelta(1)}, NOW + timedelta(1))
+    assert [row.version for row in first_of_all.landed_on(date.min, DAY)] == ["v2"]
+    # Whoever remembers an answer from before must ask again: rows may have landed meanwhile.
+    assert not set(first_of_all.stamps([WORLD])[WORLD].values()) & set(stamps[WORLD].values())

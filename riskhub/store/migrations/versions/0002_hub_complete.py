@@ -27,6 +27,10 @@ def upgrade() -> None:
     for name, columns in _INDICES.items():
         op.create_index(name, "snapshots", columns)
     op.drop_index("ix_snapshots_world_id_as_of", "snapshots")
+    op.drop_index("ix_snapshots_as_of", "snapshots")
+    op.create_index(
+        "ix_snapshots_as_of", "snapshots", ["as_of"], postgresql_ops={"as_of": "NULLS FIRST"}
+    )
     if op.get_bind().dialect.name == "postgresql":
         # A body of thousands of numbers is compressed in a tenth of the default's time. Servers
         # built without lz4 keep the default.
@@ -66,6 +70,8 @@ def downgrade() -> None:
     op.drop_table("snapshot_blobs")
     with op.batch_alter_table("world_stages") as batch_op:
         batch_op.drop_column("stamp")
+    op.drop_index("ix_snapshots_as_of", "snapshots")
+    op.create_index("ix_snapshots_as_of", "snapshots", ["as_of"])
     op.create_index("ix_snapshots_world_id_as_of", "snapshots", ["world_id", "as_of", "position"])
     for name in _INDICES:
         op.drop_index(name, "snapshots")
