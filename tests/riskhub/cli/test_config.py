@@ -15,6 +15,7 @@ from riskhub.auth import Scope, TokenBook, read_tokens
 from riskhub.cli import app
 from riskhub.cli import config as commands
 from riskhub.cli.config import shown
+from riskhub.cli.frame import console
 from riskhub.doctor import Finding
 from riskhub.effective import effective
 from riskhub.settings import Settings
@@ -34,7 +35,7 @@ def run(
         if name.startswith("RISKHUB_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "width", 200)
     for name in PORTS:
         monkeypatch.setenv(f"RISKHUB_{name}", str(free_port()))
     return lambda *words: CliRunner().invoke(app, list(words))

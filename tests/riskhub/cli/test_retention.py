@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from riskhub.blobs import BlobStore, open_blobs
 from riskhub.cli import app
 from riskhub.cli import retention as command
+from riskhub.cli.frame import console
 from riskhub.hub import Hub, utc_now
 from riskhub.settings import load_settings
 from riskhub.store import Filter, Store, create_engine, migrate
@@ -29,7 +30,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
         if name.startswith("RISKHUB_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "width", 200)
     (tmp_path / "riskhub.yml").write_text(
         "risk_hub: {home: ., inline_cov_threshold: 1, blobs: {kind: file},"
         " retention: {days: {backtest: 7}}}"
