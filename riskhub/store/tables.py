@@ -82,8 +82,7 @@ snapshots = sa.Table(
 
 # For days of all worlds. In Postgres its nulls (there are none) stand where no question wants them:
 # with few worlds it would be walked to the newest of one, through months of all the others.
-sa.Index("ix_snapshots_as_of", snapshots.c.as_of).ddl_if(dialect="sqlite")
-sa.Index("ix_snapshots_as_of", snapshots.c.as_of.nulls_first()).ddl_if(dialect="postgresql")
+sa.Index("ix_snapshots_as_of", snapshots.c.as_of, postgresql_ops={"as_of": "NULLS FIRST"})
 
 # Kept by the landing transaction, so that "how fresh is each world" reads a row per world and
 # stage, not every snapshot there ever was. `stamp` is another random number after each landing:
