@@ -37,7 +37,7 @@ from riskhub.errors import (
 )
 from riskhub.settings import Settings
 from riskhub.store import create_engine
-from riskhub.store.engine import reading
+from riskhub.store.engine import clock_of
 from riskhub.store.schema import check_migrated
 
 DEADLINE_SEC = 5.0
@@ -96,13 +96,12 @@ def check_clock(settings: Settings) -> Finding:
     if not (settings.database_url or "").startswith("postgres"):
         return Finding("clock", "skipped", "the database has this machine's clock")
     try:
-        with _engine(settings) as engine, reading(engine) as connection:
+        with _engine(settings) as engine:
             before = datetime.now(UTC)
-            theirs = connection.scalar(sa.select(sa.func.clock_timestamp()))
+            theirs = clock_of(engine)
             after = datetime.now(UTC)
     except (StoreUnavailable, DatabaseUrlInvalid):
         return Finding("clock", "skipped", "the database can't be asked for the time")
-    assert isinstance(theirs, datetime)  # noqa: S101 - timestamptz
     return judge_skew((theirs - (before + (after - before) / 2)).total_seconds(), settings)
 
 

@@ -187,7 +187,7 @@ def foundations(settings: Settings) -> list[Child]:
     children = [
         Child(
             "api",
-            command_api(settings),
+            command_api(),
             lambda: answers(f"{settings.api_url}/readyz"),
             about=settings.api_url,
         ),
@@ -252,7 +252,7 @@ def command_redis(settings: Settings) -> list[str]:
     return [sys.executable, "-m", "riskhub", "redis", "--port", str(settings.embedded_redis_port)]
 
 
-def command_api(_settings: Settings) -> list[str]:
+def command_api() -> list[str]:
     """The API, which reads address and workers from the settings that it finds itself."""
     return [sys.executable, "-m", "api.server"]
 

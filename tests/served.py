@@ -51,7 +51,7 @@ def api_process(home: Path, port: int, **settings: str) -> Iterator[subprocess.P
     with (
         (home / "api.log").open("ab") as log,
         subprocess.Popen(
-            embedded.command_api(Settings(home=home)),
+            embedded.command_api(),
             env=environment(home, RISKHUB_API_PORT=str(port), **settings),
             cwd=home,
             stdout=log,

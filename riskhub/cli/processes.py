@@ -62,7 +62,7 @@ def api_command() -> None:
     # What can't be used is told in a sentence, before uvicorn would tell it in a traceback.
     bootstrap.store(settings).close()
     TokenBook.of(settings)
-    _exec(embedded.command_api(settings), settings)
+    _exec(embedded.command_api(), settings)
 
 
 @app.command("redis")

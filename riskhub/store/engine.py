@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,13 @@ def _named_failures() -> Iterator[None]:
         if type(error.orig).__name__ == "UndefinedTable":
             raise StoreNotMigrated("the tables are missing: run `riskhub migrate`") from error
         raise
+
+
+def clock_of(engine: sa.Engine) -> datetime:
+    """The time of a Postgres, as an aware instant; SQLite's is this machine's."""
+    with reading(engine) as connection:
+        now: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        return now
 
 
 def _note_time(_dbapi_connection: Any, record: Any) -> None:

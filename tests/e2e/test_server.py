@@ -127,7 +127,7 @@ def serving(
     with (
         log.open("ab") as output,
         subprocess.Popen(
-            command or embedded.command_api(Settings()),
+            command or embedded.command_api(),
             env=environment(home, port, **settings),
             cwd=home,
             stdout=output,
