@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import batch, health, metrics, problems, routing, snapshots
+from api import batch, health, metrics, problems, risk, routing, snapshots
 from api.edge import Edge
 from api.last_resort import LastResort
 from riskhub import __version__, bootstrap
@@ -30,7 +30,9 @@ def create_app(settings: Settings, hub: Hub) -> FastAPI:
         lifespan=lifespan,
     )
     problems.install(app)
-    routing.install(app, [batch.router, snapshots.router, health.router, metrics.router])
+    routing.install(
+        app, [batch.router, snapshots.router, risk.router, health.router, metrics.router]
+    )
     app.add_middleware(LastResort)
     app.add_middleware(metrics.RequestMetrics, telemetry=hub.telemetry)
     return app

@@ -153,6 +153,14 @@ _PARAMETERS: dict[str, _Json] = {
         "schema": _INSTANT,
         "description": "As the hub would have answered at this moment.",
     },
+    "method": {
+        "schema": _LABEL,
+        "description": "Only tails by this method, such as `historical` or `normal`.",
+    },
+    "level": {
+        "schema": {"type": "string", "pattern": r"^0\.[5-9][0-9]{0,38}$"},
+        "description": "Only tails at this confidence level: `0.99` is 99 %.",
+    },
 }
 _WORLD_PARAMETER: _Json = {
     "name": "world_id",
@@ -248,6 +256,11 @@ ONE_SNAPSHOT: dict[int | str, _Json] = {
     200: _body("The stored body", STORED_SNAPSHOT),
     **problems(HTTPStatus.NOT_FOUND, HTTPStatus.BAD_GATEWAY),
 }
+_NEXT: _Json = {
+    "type": ["string", "null"],
+    "description": "The next page's `cursor`; null at the end.",
+}
+_LINK: _Json = {"Link": {"schema": {"type": "string"}, "description": 'rel="next"'}}
 SNAPSHOT_PAGE: dict[int | str, _Json] = {
     200: _body(
         "A page",
@@ -256,15 +269,81 @@ SNAPSHOT_PAGE: dict[int | str, _Json] = {
             "required": ["snapshots", "next"],
             "properties": {
                 "snapshots": {"type": "array", "items": STORED_SNAPSHOT},
-                "next": {
-                    "type": ["string", "null"],
-                    "description": "The next page's `cursor`; null at the end.",
-                },
+                "next": _NEXT,
             },
         },
     )
-    | {"headers": {"Link": {"schema": {"type": "string"}, "description": 'rel="next"'}}},
+    | {"headers": _LINK},
     **problems(HTTPStatus.BAD_GATEWAY),
+}
+
+_COUNT: _Json = {"type": "integer", "minimum": 0}
+_FRACTION: _Json = {"type": "number"}
+_FRACTION_OR_NULL: _Json = {"type": ["number", "null"]}
+_TEXT_OR_NULL: _Json = {"type": ["string", "null"]}
+_TAIL_FIELDS: dict[str, _Json] = {
+    "method": {"type": "string", "description": "Such as `historical` or `normal`."},
+    "level": {"type": "string", "description": "The confidence level, an exact decimal."},
+    "var": _FRACTION | {"description": "Value at risk: a loss, positive when money is lost."},
+    "es": _FRACTION | {"description": "Expected shortfall: a loss, at least `var`."},
+    "rank": {
+        "type": ["integer", "null"],
+        "description": "`var` is the rank-th worst return; null where the method has a formula.",
+    },
+    "var_next": _FRACTION_OR_NULL
+    | {"description": "`var` had the convention picked the next rank; null where there is none."},
+}
+_NUMBERS_FIELDS: dict[str, _Json] = {
+    "world_id": _WORLD,
+    "version": {"type": "string"},
+    "as_of": _INSTANT,
+    "stage": {"type": "string"},
+    "position": {"type": "integer", "description": "The snapshot's place in landing order."},
+    "horizon_days": _COUNT | {"description": "How many days each loss is over."},
+    "window": _COUNT | {"description": "How many daily returns were asked for."},
+    "n": _COUNT | {"description": "How many daily returns there were."},
+    "unavailable": _TEXT_OR_NULL
+    | {"description": "Why there are no numbers: they are null then, never zero, and no tails."},
+    "mean": _FRACTION_OR_NULL | {"description": "Mean return a day."},
+    "volatility": _FRACTION_OR_NULL | {"description": "Standard deviation of returns a day."},
+    "annualised_volatility": _FRACTION_OR_NULL | {"description": "The same a year of 252 days."},
+    "max_drawdown": _FRACTION_OR_NULL
+    | {"description": "Deepest in the window: a loss, positive, as a fraction of the peak."},
+    "current_drawdown": _FRACTION_OR_NULL
+    | {"description": "At its end: a loss, positive, as a fraction of the peak."},
+    "gross": _FRACTION | {"description": "Sum of absolute weights."},
+    "net": _FRACTION | {"description": "Sum of weights."},
+    "largest": _FRACTION | {"description": "Greatest absolute weight."},
+    "herfindahl": _FRACTION | {"description": "Sum of squared shares of `gross`, 0 to 1."},
+    "effective_names": _FRACTION | {"description": "1 / `herfindahl`, a count."},
+    "snapshot_digest": {"type": "string", "description": "The snapshot's `hash`."},
+    "returns_source": _TEXT_OR_NULL | {"description": "Where the returns came from."},
+    "returns_digest": _TEXT_OR_NULL | {"description": "Digest of the data behind the returns."},
+    "code_version": {"type": "string", "description": "The code that made these numbers."},
+    "tails": {
+        "type": "array",
+        "items": {"type": "object", "required": [*_TAIL_FIELDS], "properties": _TAIL_FIELDS},
+        "description": "By method and level; only those asked for.",
+    },
+}
+NUMBERS: _Json = {
+    "type": "object",
+    "required": [*_NUMBERS_FIELDS],
+    "additionalProperties": False,
+    "properties": _NUMBERS_FIELDS,
+    "description": "One snapshot's risk numbers. Losses are positive; returns and losses are "
+    "fractions of equity, over one day where nothing else is said.",
+}
+_RISK_PAGE: _Json = {
+    "type": "object",
+    "required": ["risk", "next"],
+    "additionalProperties": False,
+    "properties": {"risk": {"type": "array", "items": NUMBERS}, "next": _NEXT},
+}
+RISK: dict[int | str, _Json] = {
+    200: _body("The numbers of one snapshot, or a page", {"anyOf": [NUMBERS, _RISK_PAGE]})
+    | {"headers": _LINK},
+    **problems(HTTPStatus.NOT_FOUND),
 }
 
 _LINES: _Json = {"application/x-ndjson": {"schema": {"type": "string"}}}

@@ -5,11 +5,12 @@ import sqlalchemy as sa
 from riskhub.store.derived import DerivedStore
 from riskhub.store.engine import create_engine, reading
 from riskhub.store.landing import LandingStore
+from riskhub.store.numbers import NumbersStore
 from riskhub.store.retention import RetentionStore
 from riskhub.store.schema import check_migrated
 
 
-class Store(LandingStore, DerivedStore, RetentionStore):
+class Store(LandingStore, DerivedStore, NumbersStore, RetentionStore):
     """The hub's database. Every call may raise `StoreUnavailable`, which is safe to try again."""
 
     def ping(self) -> None:

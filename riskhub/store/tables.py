@@ -165,6 +165,7 @@ risk_metrics = sa.Table(
     sa.Column("returns_digest", sa.String(80)),
     sa.Column("code_version", sa.String(32), nullable=False),
     sa.Index("ix_risk_metrics_world_id_as_of", "world_id", "as_of"),
+    sa.Index("ix_risk_metrics_world_id_stage_as_of", "world_id", "stage", "as_of"),
 )
 
 risk_tails = sa.Table(
