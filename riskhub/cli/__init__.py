@@ -2,7 +2,7 @@
 
 import typer
 
-from riskhub.cli import config, processes, producer, retention
+from riskhub.cli import config, processes, producer, retention, risk
 from riskhub.cli.frame import Commands
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app.add_typer(processes.app)
 app.add_typer(config.app)
 app.add_typer(producer.app)
 app.add_typer(retention.app)
+app.add_typer(risk.app)
 
 
 def main() -> None:

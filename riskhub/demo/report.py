@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from fractions import Fraction
 
 import numpy as np
 from rich.table import Table
 
 from riskhub.demo.history import STAGE
 from riskhub.demo.worlds import worlds_of
+from riskhub.outcomes import Outcomes, outcomes
 from riskhub.prices import PricePanel
-from riskhub.risk import exceedances
+from riskhub.risk import exceedances, format_level
 from riskhub.store import Store
 
-LEVEL = "0.99"
+LEVEL = Fraction(99, 100)
 YEARS = (2008, 2020)
 
 
@@ -40,48 +42,33 @@ def report(store: Store, panel: PricePanel) -> list[WorldReport]:
     A world has one when a VaR of it can be held against a next day's loss.
     """
     reports = []
-    row_of = {day: row for row, day in enumerate(panel.return_days)}
     for world in worlds_of(panel):
-        history = store.tail_history(world.world_id, stage=STAGE, method="historical", level=LEVEL)
-        weights = store.weights_history(world.world_id, stage=STAGE)
-        columns = panel.columns(world.symbols)
-        days, var, losses = [], [], []
-        for known in history:
-            # The VaR known at this close is held against the next day's loss.
-            day = panel.next_trading_day(known["day"])
-            if day is None:
-                continue
-            held = weights[known["position"]]
-            returns = panel.returns[row_of[day], columns]
-            days.append(day)
-            var.append(known["var"])
-            losses.append(-float(np.dot([held[symbol] for symbol in world.symbols], returns)))
-        if not losses:
+        known = outcomes(
+            store, panel, world.world_id, stage=STAGE, method="historical", level=LEVEL
+        )
+        if not known.days:
             continue
-        beyond = exceedances(var, losses)
-        worst = int(np.argmax(losses))
+        newest = store.tail_history(
+            world.world_id, stage=STAGE, method="historical", level=format_level(LEVEL)
+        )[-1]
+        worst = int(np.argmax(known.losses))
         reports.append(
             WorldReport(
                 world_id=world.world_id,
-                last_day=history[-1]["day"],
-                var99=history[-1]["var"],
-                es99=history[-1]["es"],
-                worst_day=days[worst],
-                worst_return=-losses[worst],
-                exceeded={
-                    year: (
-                        sum(
-                            bool(hit)
-                            for day, hit in zip(days, beyond, strict=True)
-                            if day.year == year
-                        ),
-                        sum(day.year == year for day in days),
-                    )
-                    for year in YEARS
-                },
+                last_day=newest["day"],
+                var99=newest["var"],
+                es99=newest["es"],
+                worst_day=known.days[worst],
+                worst_return=-float(known.losses[worst]),
+                exceeded={year: _exceeded(known, year) for year in YEARS},
             )
         )
     return reports
+
+
+def _exceeded(known: Outcomes, year: int) -> tuple[int, int]:
+    of_year = known.between(date(year, 1, 1), date(year, 12, 31))
+    return int(exceedances(of_year.var, of_year.losses).sum()), len(of_year.days)
 
 
 def as_table(reports: Sequence[WorldReport]) -> Table:

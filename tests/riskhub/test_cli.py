@@ -33,6 +33,7 @@ COMMANDS = [
     ["demo", "history"],
     ["demo", "live"],
     ["demo", "report"],
+    ["var-backtest"],
     ["config"],
     ["config", "show"],
     ["token"],

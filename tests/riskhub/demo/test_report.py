@@ -3,23 +3,17 @@
 import io
 import math
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
+from measured import PANEL, measured_hub
 from rich.console import Console
 
-from riskhub.demo.history import ACTOR, STAGE, documents, parse_periods
+from riskhub.demo.history import documents, parse_periods
 from riskhub.demo.report import WorldReport, as_table, report
-from riskhub.metrics import metrics_of
-from riskhub.prices import load_panel
-from riskhub.settings import Settings
-from riskhub.snapshot import validate
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store
 
-PANEL = load_panel(Settings.model_fields["prices_path"].default)
-NOW = datetime(2026, 1, 31, tzinfo=UTC)
 DOCUMENTS = [
     one
     for one in documents(PANEL, parse_periods("2008"))
@@ -30,52 +24,8 @@ DOCUMENTS = [
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A hub that holds two worlds of 2008 with their risk numbers."""
-    path = tmp_path_factory.mktemp("report") / "hub.db"
-    yield from _filled(path, DOCUMENTS)
-
-
-def _filled(path: Path, snapshots: list[dict[str, Any]]) -> Iterator[Store]:
-    engine = create_engine(f"sqlite:///{path}")
-    migrate(engine)
-    store = Store(engine)
-    store.land(
-        [
-            validate(one, world_id=None, actor=ACTOR, stage=STAGE, received_at=NOW)
-            for one in snapshots
-        ]
-    )
-    rows: dict[str, list[dict[str, Any]]] = {
-        "validated_snapshots": [],
-        "snapshot_weights": [],
-        "risk_metrics": [],
-        "risk_tails": [],
-    }
-    weights = {(one["world_id"], one["version"]): one["weights"] for one in snapshots}
-    for landed in store.landed_on(date(1990, 1, 1), date(2022, 12, 31)):
-        held = weights[landed.world_id, landed.version]
-        measured = metrics_of(landed, held, PANEL, window=500, min_returns=250)
-        shared = {"position": landed.position, "day": landed.day, "world_id": landed.world_id}
-        rows["validated_snapshots"].append(
-            shared
-            | {
-                "version": landed.version,
-                "as_of": landed.as_of,
-                "stage": landed.stage,
-                "digest": landed.digest,
-                "accepted": True,
-                "reasons": [],
-                "schema_version": "1",
-            }
-        )
-        rows["snapshot_weights"] += [
-            shared | {"symbol": symbol, "weight": weight} for symbol, weight in held.items()
-        ]
-        rows["risk_metrics"].append(measured.metrics)
-        rows["risk_tails"] += measured.tails
-    days = sorted({row["day"] for row in rows["risk_metrics"]})
-    store.write_days(rows, days, replace=True)
-    yield store
-    store.close()
+    with measured_hub(tmp_path_factory.mktemp("report") / "hub.db", DOCUMENTS) as store:
+        yield store
 
 
 def loss(weights: dict[str, float], row: int) -> float:
@@ -123,7 +73,7 @@ def test_worlds_without_history_are_left_out(filled: Store) -> None:
 def test_a_history_with_no_next_day_to_hold_it_against_is_left_out(tmp_path: Path) -> None:
     last = [one for one in documents(PANEL, parse_periods("2022")) if "2022-12-28" in one["as_of"]]
     assert len(last) == 6
-    for store in _filled(tmp_path / "hub.db", last):
+    with measured_hub(tmp_path / "hub.db", last) as store:
         assert report(store, PANEL) == []
 
 

@@ -1,0 +1,63 @@
+"""A hub whose snapshots have risk numbers, without Dagster: for tests of what is made of those."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from riskhub.demo.history import ACTOR, STAGE
+from riskhub.metrics import metrics_of
+from riskhub.prices import load_panel
+from riskhub.settings import Settings
+from riskhub.snapshot import validate
+from riskhub.store import Store, create_engine, migrate
+
+PANEL = load_panel(Settings.model_fields["prices_path"].default)
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
+
+
+@contextmanager
+def measured_hub(path: Path, snapshots: Sequence[Mapping[str, Any]]) -> Iterator[Store]:
+    """A store on a new SQLite file, with these snapshots landed, accepted and measured."""
+    engine = create_engine(f"sqlite:///{path}")
+    migrate(engine)
+    store = Store(engine)
+    store.land(
+        [
+            validate(one, world_id=None, actor=ACTOR, stage=STAGE, received_at=NOW)
+            for one in snapshots
+        ]
+    )
+    rows: dict[str, list[dict[str, Any]]] = {
+        "validated_snapshots": [],
+        "snapshot_weights": [],
+        "risk_metrics": [],
+        "risk_tails": [],
+    }
+    weights = {(one["world_id"], one["version"]): one["weights"] for one in snapshots}
+    for landed in store.landed_on(date(1990, 1, 1), date(2022, 12, 31)):
+        held = weights[landed.world_id, landed.version]
+        measured = metrics_of(landed, held, PANEL, window=500, min_returns=250)
+        shared = {"position": landed.position, "day": landed.day, "world_id": landed.world_id}
+        rows["validated_snapshots"].append(
+            shared
+            | {
+                "version": landed.version,
+                "as_of": landed.as_of,
+                "stage": landed.stage,
+                "digest": landed.digest,
+                "accepted": True,
+                "reasons": [],
+                "schema_version": "1",
+            }
+        )
+        rows["snapshot_weights"] += [
+            shared | {"symbol": symbol, "weight": weight} for symbol, weight in held.items()
+        ]
+        rows["risk_metrics"].append(measured.metrics)
+        rows["risk_tails"] += measured.tails
+    days = sorted({row["day"] for row in rows["risk_metrics"]})
+    store.write_days(rows, days, replace=True)
+    yield store
+    store.close()
