@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import openapi
+from api.answers import json_answer, page_answer
 from api.problems import ApiError
 from api.requests import Query, authorize, world_of
 from riskhub.auth import Scope
@@ -63,15 +64,11 @@ async def get_risk(request: Request) -> Response:
         level=_level(query.text("level")),
     )
     if not any(name in query for name in _OF_A_PAGE):
-        return _json(await asyncio.to_thread(_one, store, world_id, which))
+        return json_answer(await asyncio.to_thread(_one, store, world_id, which))
     after = _key(query.text("cursor"))
     answer = partial(_page, store, world_id, which, query.limit(), after)
     body, next_cursor = await asyncio.to_thread(answer)
-    response = _json(body)
-    if next_cursor:
-        url = request.url.include_query_params(cursor=next_cursor)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
-    return response
+    return page_answer(request, body, next_cursor)
 
 
 def _one(store: Store, world_id: str, which: NumbersFilter) -> str:
@@ -149,7 +146,3 @@ def _key(cursor: str | None) -> NumbersKey | None:
 
 def _text(document: Row) -> str:
     return json.dumps(document, default=format_instant, allow_nan=False)
-
-
-def _json(body: str) -> Response:
-    return Response(body, media_type="application/json")

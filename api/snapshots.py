@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import openapi
+from api.answers import json_answer, page_answer
 from api.edge import Edge
 from api.problems import ApiError
 from api.requests import (
@@ -86,14 +87,14 @@ async def post_snapshot(request: Request) -> Response:
     if dry_run:
         return await _rehearse(edge, snapshot)
     landing = await edge.landings.do(snapshot)
-    return _json(landing.body, outcome_of(landing, snapshot))
+    return json_answer(landing.body, outcome_of(landing, snapshot))
 
 
 async def _rehearse(edge: Edge, snapshot: Snapshot) -> Response:
     landing = await asyncio.to_thread(edge.hub.rehearse, snapshot)
     status = outcome_of(landing, snapshot)
     told = {"dry_run": True, "status": int(status), "hash": landing.digest}
-    return _json(f'{json.dumps(told)[:-1]}, "snapshot": {landing.body}}}')
+    return json_answer(f'{json.dumps(told)[:-1]}, "snapshot": {landing.body}}}')
 
 
 @router.get(
@@ -148,11 +149,7 @@ async def list_snapshots(request: Request) -> Response:
         _page, edge, world_id, which, query.limit(), query.text("cursor"), query.flag("expand")
     )
     body, next_cursor = await asyncio.to_thread(answer)
-    response = _json(body)
-    if next_cursor:
-        url = request.url.include_query_params(cursor=next_cursor)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
-    return response
+    return page_answer(request, body, next_cursor)
 
 
 @router.get(
@@ -185,7 +182,7 @@ async def lookup(request: Request) -> Response:
 async def _found(edge: Edge, world_id: str, body: str | None, *, expand: bool) -> Response:
     if body is None:
         raise ApiError(HTTPStatus.NOT_FOUND, f"world {world_id} has no such snapshot")
-    return _json(await asyncio.to_thread(edge.hub.expand, body) if expand else body)
+    return json_answer(await asyncio.to_thread(edge.hub.expand, body) if expand else body)
 
 
 def _page(
@@ -195,7 +192,3 @@ def _page(
     if expand:
         bodies = [edge.hub.expand(body) for body in bodies]
     return f'{{"snapshots":[{",".join(bodies)}],"next":{json.dumps(next_cursor)}}}', next_cursor
-
-
-def _json(body: str, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return Response(body, status_code=status, media_type="application/json")

@@ -1,0 +1,20 @@
+"""Answers that several resources give: JSON that is text already, a page of it."""
+
+from http import HTTPStatus
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+
+def json_answer(body: str, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    """Text that is JSON."""
+    return Response(body, status_code=status, media_type="application/json")
+
+
+def page_answer(request: Request, body: str, next_cursor: str | None) -> Response:
+    """A page, whose ``Link`` header leads to the next one with the same question."""
+    response = json_answer(body)
+    if next_cursor:
+        url = request.url.include_query_params(cursor=next_cursor)
+        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+    return response
