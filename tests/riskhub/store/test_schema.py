@@ -71,8 +71,9 @@ def test_processes_that_migrate_at_once_wait_for_each_other(
 
 def test_the_migrations_make_exactly_the_tables_of_the_code(store: Store) -> None:
     def compared(_object: Any, name: str | None, *_: Any) -> bool:
-        # Alembic takes an index with NULLS FIRST for one on an expression; test_indices has it.
-        return name != "ix_snapshots_as_of"
+        # In Postgres Alembic takes an index with NULLS FIRST for one on an expression;
+        # test_indices has it.
+        return name != "ix_snapshots_as_of" or store.engine.dialect.name == "sqlite"
 
     with reading(store.engine) as connection:
         opts = {"compare_type": True, "include_object": compared}
