@@ -30,6 +30,7 @@ from riskhub.risk.contributions import (
     euler_contributions,
     historical_contributions,
 )
+from riskhub.risk.contributions_many import ContributionsMany, euler_contributions_many
 from riskhub.risk.cornish_fisher import (
     OutsideMaillardDomain,
     cornish_fisher,
@@ -89,15 +90,19 @@ from riskhub.risk.many import (
     historical_many,
     moments_many,
     normal_many,
+    portfolio_returns_many,
     student_t_many,
 )
 from riskhub.risk.measure import RiskNumbers, measure
 from riskhub.risk.monte_carlo import (
+    Draws,
     Simulated,
     TooFewDraws,
     monte_carlo,
+    monte_carlo_levels,
     monte_carlo_var,
     simulated_returns,
+    standard_draws,
 )
 from riskhub.risk.nearest import (
     NearestCorrelation,
@@ -159,6 +164,8 @@ __all__ = [
     "BadHorizon",
     "BadLevel",
     "Contributions",
+    "ContributionsMany",
+    "Draws",
     "Funding",
     "Horizon",
     "Incremental",
@@ -211,6 +218,7 @@ __all__ = [
     "effective_bets",
     "effective_names",
     "euler_contributions",
+    "euler_contributions_many",
     "ewma",
     "ewma_many",
     "ewma_var",
@@ -243,6 +251,7 @@ __all__ = [
     "moments",
     "moments_many",
     "monte_carlo",
+    "monte_carlo_levels",
     "monte_carlo_var",
     "nearest_correlation",
     "net",
@@ -254,6 +263,7 @@ __all__ = [
     "overlapping_returns",
     "parse_level",
     "portfolio_returns",
+    "portfolio_returns_many",
     "portfolio_volatility",
     "rank",
     "repaired",
@@ -266,6 +276,7 @@ __all__ = [
     "simulated_returns",
     "smallest_eigenvalue",
     "square_root_of_time",
+    "standard_draws",
     "stressed_tail",
     "student_t",
     "student_t_from_fit",

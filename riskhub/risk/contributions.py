@@ -45,11 +45,11 @@ class Contributions:
         Raises `NothingToShare` when the VaR is below 1e-9 of the sum of the components' sizes,
         which covers a VaR that is zero, or a gain.
         """
-        return _shares(self.component_var, "value at risk")
+        return shares(self.component_var, "value at risk")
 
     def es_shares(self) -> Floats:
         """(N,) each position's fraction of the ES, summing to 1. Raises as `var_shares`."""
-        return _shares(self.component_es, "expected shortfall")
+        return shares(self.component_es, "expected shortfall")
 
 
 def euler_contributions(
@@ -128,9 +128,15 @@ def _contributions(tail: Tail, weights: Floats, by_var: Floats, by_es: Floats) -
     return Contributions(tail, *arrays)
 
 
-def _shares(components: Floats, name: str) -> Floats:
-    total, size = float(components.sum()), float(np.abs(components).sum())
+def shares(components: ArrayLike, name: str = "total") -> Floats:
+    """(N,) each component's fraction of the sum of the components (N,), summing to 1.
+
+    Raises `NothingToShare`, calling the sum by `name`, when it is below 1e-9 of the sum of the
+    components' sizes, which covers one that is zero, or a gain; `NotFinite`, `WrongShape`.
+    """
+    vector = finite_array(components, 1, "components")
+    total, size = float(vector.sum()), float(np.abs(vector).sum())
     if total <= NEAR_ZERO * size:
         raise NothingToShare(f"the {name} is {total:g}: no loss to have shares of")
-    result: Floats = components / total
+    result: Floats = vector / total
     return result

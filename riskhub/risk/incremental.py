@@ -76,14 +76,17 @@ def incremental_normal(
     covariance: ArrayLike,
     level: Level,
     funding: Funding = "pro rata",
+    means: ArrayLike | None = None,
 ) -> Incremental:
-    """Normal VaR and ES without and with the candidate, at mean zero.
+    """Normal VaR and ES without and with the candidate.
 
-    `covariance`: (N, N), daily, of all N symbols, the candidate's among them. Raises as
-    `add_candidate` and `portfolio_volatility`, and `BadLevel`.
+    `covariance`: (N, N), daily, of all N symbols, the candidate's among them; `means`: (N,) mean
+    returns per day, None is zero. Raises as `add_candidate` and `portfolio_volatility`, and
+    `BadLevel`.
     """
+    mean = np.zeros(len(np.asarray(weights))) if means is None else finite_array(means, 1, "means")
     without, bought = (
-        normal_from_moments(0.0, portfolio_volatility(book, covariance), level)
+        normal_from_moments(float(mean @ book), portfolio_volatility(book, covariance), level)
         for book in _books(weights, candidate, candidate_weight, funding)
     )
     return Incremental(funding, without, bought)

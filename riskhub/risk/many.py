@@ -1,6 +1,6 @@
 """The tails of many portfolios at once: each row of (m, n) daily returns is one of them.
 
-Every number is the one that the function for a single series gives, to the last bit. What is
+Every tail is the one that the function for a single series gives, to the last bit. What is
 needed beside the input and the result is bounded by a chunk of rows, not by their number.
 """
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from riskhub.risk.cornish_fisher import bent_tail, in_maillard_domain, shapes
 from riskhub.risk.ewma import DECAY, filter_rows, variances
-from riskhub.risk.inputs import Floats, NotFinite, TooFewReturns, finite_array
+from riskhub.risk.inputs import Floats, NotFinite, TooFewReturns, WrongShape, finite_array
 from riskhub.risk.levels import Level, rank, tail_mass
 from riskhub.risk.student_t import standard_t_tail
 from riskhub.risk.t_distribution import checked_degrees
@@ -93,7 +93,7 @@ def cornish_fisher_many(
     """
     rows = _rows(returns, 2)
     mean, sigma = moments_many(rows)
-    parts = [shapes(part) for part in _chunks(rows)]
+    parts = [shapes(part) for part in chunks(rows)]
     skewness, kurtosis = (np.concatenate(column) for column in zip(*parts, strict=True))
     accepted = np.array(
         [in_maillard_domain(s, k) for s, k in zip(skewness, kurtosis, strict=True)], dtype=np.bool_
@@ -113,7 +113,7 @@ def student_t_many(
     """
     given = None if degrees is None else checked_degrees(degrees)
     rows = _rows(returns, 3)
-    accepted = np.concatenate([fittable(part) for part in _chunks(rows)])
+    accepted = np.concatenate([fittable(part) for part in chunks(rows)])
     location, scale, fitted = most_likely(rows if accepted.all() else rows[accepted], given)
     standard = []
     for level in levels:
@@ -129,7 +129,7 @@ def ewma_many(returns: ArrayLike, levels: Sequence[Level], decay: float = DECAY)
     """
     rows = _rows(returns, 1)
     with np.errstate(over="ignore"):
-        squares = (np.square(part) for part in _chunks(rows))
+        squares = (np.square(part) for part in chunks(rows))
         last = [variances(square, square[:, 0], decay)[:, -1] for square in squares]
     sigma = np.sqrt(np.concatenate(last))
     standard = [standard_normal_tail(level) for level in levels]
@@ -143,18 +143,37 @@ def moments_many(returns: ArrayLike) -> tuple[Floats, Floats]:
     """
     rows = _rows(returns, 2)
     mean, variance = np.empty(len(rows)), np.empty(len(rows))
+    parts = chunks(rows)
+    space = np.empty_like(parts[0])  # for every chunk, for new memory is slower
     start = 0
-    for part in _chunks(rows):
+    for part in parts:
         stop = start + len(part)
         with np.errstate(over="ignore", invalid="ignore"):
             mean[start:stop] = part.mean(axis=1)
-            deviation = part - mean[start:stop, np.newaxis]
+            deviation = np.subtract(part, mean[start:stop, np.newaxis], out=space[: len(part)])
             np.square(deviation, out=deviation)
             variance[start:stop] = deviation.sum(axis=1) / (rows.shape[1] - 1)
         start = stop
     if not np.isfinite(variance).all():
         raise NotFinite("returns are too large to have a variance")
     return mean, np.sqrt(variance)
+
+
+def portfolio_returns_many(asset_returns: ArrayLike, weights: ArrayLike) -> Floats:
+    """(m, T) `portfolio_returns` of m portfolios, a row each, over the same days.
+
+    `asset_returns`: (T, N), simple daily. `weights`: (m, N), signed fractions of equity. A BLAS
+    product, which is ten times as fast and, alone in this module, not the same to the last bit:
+    each is within N 2^-52 of sum_i |w_i r_i|, and may depend on the neighbours and the processor.
+    Raises `WrongShape`, and `NotFinite` also when a product overflows.
+    """
+    matrix = finite_array(asset_returns, 2, "asset returns")
+    rows = finite_rows(weights, "weights")
+    if matrix.shape[1] != rows.shape[1]:
+        raise WrongShape(f"{rows.shape[1]} weights for {matrix.shape[1]} columns of returns")
+    with np.errstate(over="ignore", invalid="ignore"):
+        returns = rows @ matrix.T
+    return finite_rows(returns, "portfolio returns")
 
 
 def _historical(
@@ -164,7 +183,7 @@ def _historical(
     ranks = tuple(rank(n, level) for level in levels)
     var, es, following = (np.empty((len(rows), len(levels))) for _ in range(3))
     start = 0
-    for part in _chunks(rows):
+    for part in chunks(rows):
         here = slice(start, start + len(part))
         worst = _worst(prepare(part), max(ranks, default=1))
         for i, (level, k) in enumerate(zip(levels, ranks, strict=True)):
@@ -202,12 +221,21 @@ def _scaled(
 
 
 def _rows(returns: ArrayLike, at_least: int) -> Floats:
-    rows = finite_array(returns, 2, "returns")
+    rows = finite_rows(returns, "returns")
     if rows.shape[1] < at_least:
         raise TooFewReturns(rows.shape[1], at_least)
     return rows
 
 
-def _chunks(rows: Floats) -> list[Floats]:
-    size = max(1, _AT_ONCE // rows.shape[1])
+def finite_rows(values: ArrayLike, name: str) -> Floats:
+    """`finite_array` of two dimensions, looked through by chunk. Raises as it does."""
+    rows = np.asarray(values, dtype=np.float64, order="C")
+    for part in chunks(rows) if rows.ndim == 2 else [rows]:
+        finite_array(part, 2, name)
+    return rows
+
+
+def chunks(rows: Floats, at_once: int = _AT_ONCE) -> list[Floats]:
+    """Views of the rows of (m, n), at most `at_once` numbers or one row each; never no view."""
+    size = max(1, at_once // max(1, rows.shape[1]))
     return [rows[start : start + size] for start in range(0, max(len(rows), 1), size)]

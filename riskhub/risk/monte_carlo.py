@@ -4,8 +4,9 @@ The draws of one seed are the same to the last bit wherever numpy is the same (N
 change a Generator's stream in a new version). No BLAS or LAPACK takes part.
 """
 
-from dataclasses import dataclass
-from math import sqrt
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import isfinite, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -36,6 +37,48 @@ class Simulated:
     seed: int
 
 
+_Chunk = tuple[Floats, Floats | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Standard:
+    """Independent normals (t, N), and what turns them into t's, (t,), drawn a chunk at a time."""
+
+    draws: int
+    assets: int
+    seed: int
+    degrees: float | None
+
+    def chunks(self) -> Iterator[_Chunk]:
+        """As the seed gives them."""
+        if self.draws < 1 or self.seed < 0:
+            raise RiskInputError(
+                f"{self.draws} draws from seed {self.seed}: at least 1 from 0 upwards needed"
+            )
+        v = None if self.degrees is None else checked_degrees(self.degrees)
+        generator = np.random.Generator(np.random.PCG64(self.seed))
+        for start in range(0, self.draws, _AT_ONCE):
+            count = min(_AT_ONCE, self.draws - start)
+            normals = generator.standard_normal((count, self.assets))
+            stretch = None if v is None else np.sqrt((v - 2.0) / generator.chisquare(v, count))
+            yield normals, stretch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """Standard draws of `assets` assets at `seed`; what `standard_draws` made."""
+
+    draws: int
+    assets: int
+    seed: int
+    degrees: float | None
+    made: tuple[_Chunk, ...] = field(repr=False)
+
+    def chunks(self) -> Iterator[_Chunk]:
+        """As they were made."""
+        return iter(self.made)
+
+
 def monte_carlo(
     mean: ArrayLike,
     covariance: ArrayLike,
@@ -54,25 +97,62 @@ def monte_carlo(
 
     Raises `TooFewDraws` when draws (1 - c) < 10, `BadLevel`, and as `simulated_returns`.
     """
-    alpha = tail_mass(1, level)
-    if tail_mass(draws, level) < _TAIL_NEEDED:
-        raise TooFewDraws(
-            f"{draws} draws leave {tail_mass(draws, level):.3g} in the tail, "
-            f"at least {_TAIL_NEEDED} needed"
-        )
-    ascending = np.sort(simulated_returns(mean, covariance, weights, draws, seed, degrees))
-    tail = historical_from_sorted(ascending, level, method="monte_carlo")
+    standard = _Standard(draws, len(np.asarray(weights)), seed, degrees)
+    return monte_carlo_levels(mean, covariance, weights, [level], standard)[0]
+
+
+def standard_draws(draws: int, assets: int, seed: int, degrees: float | None = None) -> Draws:
+    """What `simulated_returns` draws for any portfolio of so many assets, made once.
+
+    It takes draws times assets floats of memory. Raises `RiskInputError`, `BadDegrees`.
+    """
+    standard = _Standard(draws, assets, seed, degrees)
+    return Draws(draws, assets, seed, degrees, tuple(standard.chunks()))
+
+
+def monte_carlo_levels(
+    mean: ArrayLike,
+    covariance: ArrayLike,
+    weights: ArrayLike,
+    levels: Sequence[Level],
+    standard: "Draws | _Standard",
+) -> tuple[Simulated, ...]:
+    """`monte_carlo` at several levels, of draws that `standard_draws` made. Raises as it does."""
+    for level in levels:
+        if tail_mass(standard.draws, level) < _TAIL_NEEDED:
+            raise TooFewDraws(
+                f"{standard.draws} draws leave {tail_mass(standard.draws, level):.3g} in the tail, "
+                f"at least {_TAIL_NEEDED} needed"
+            )
     centre, exposures = _project(mean, covariance, weights)
-    sigma = sqrt(float(np.square(exposures).sum()))
+    ascending = np.sort(_simulated(centre, exposures, standard))
+    with np.errstate(over="ignore"):
+        variance = float(np.square(exposures).sum())
+    if not isfinite(variance):
+        raise NotFinite("the exposures are too large to have a variance")
+    sigma = sqrt(variance)
+    return tuple(
+        _with_errors(
+            historical_from_sorted(ascending, level, method="monte_carlo"),
+            *(ascending, centre, sigma, standard.seed, standard.degrees),
+        )
+        for level in levels
+    )
+
+
+def _with_errors(
+    tail: Tail, ascending: Floats, centre: float, sigma: float, seed: int, degrees: float | None
+) -> Simulated:
+    draws, level = len(ascending), float(tail.level)
     if sigma == 0:
         return Simulated(tail, 0.0, 0.0, draws, seed)
     density = _density((tail.var + centre) / sigma, degrees) / sigma
     beyond = ascending[: tail.rank]
-    spread = float(beyond.var(ddof=1)) + float(level) * (tail.es - tail.var) ** 2
+    spread = float(beyond.var(ddof=1)) + level * (tail.es - tail.var) ** 2
     return Simulated(
         tail=tail,
-        var_error=sqrt(alpha * float(level) / draws) / density,
-        es_error=sqrt(spread / tail_mass(draws, level)),
+        var_error=sqrt(tail_mass(1, tail.level) * level / draws) / density,
+        es_error=sqrt(spread / tail_mass(draws, tail.level)),
         draws=draws,
         seed=seed,
     )
@@ -111,18 +191,21 @@ def simulated_returns(
     Raises `NotPsd`, `NotSymmetric`, `BadDegrees`, `WrongShape`, `NotFinite`, and `RiskInputError`
     for no draws or a negative seed.
     """
-    if draws < 1 or seed < 0:
-        raise RiskInputError(f"{draws} draws from seed {seed}: at least 1 from 0 upwards needed")
     centre, exposures = _project(mean, covariance, weights)
-    v = None if degrees is None else checked_degrees(degrees)
-    generator = np.random.Generator(np.random.PCG64(seed))
-    result = np.empty(draws)
-    for start in range(0, draws, _AT_ONCE):
-        part = result[start : start + _AT_ONCE]
-        normals = generator.standard_normal((len(part), len(exposures)))
+    return _simulated(centre, exposures, _Standard(draws, len(exposures), seed, degrees))
+
+
+def _simulated(centre: float, exposures: Floats, standard: "Draws | _Standard") -> Floats:
+    if standard.assets != len(exposures):
+        raise WrongShape(f"draws of {standard.assets} assets for {len(exposures)} weights")
+    result = np.empty(standard.draws)
+    start = 0
+    for normals, stretch in standard.chunks():
+        part = result[start : start + len(normals)]
         np.einsum("tn,n->t", normals, exposures, out=part)
-        if v is not None:
-            part *= np.sqrt((v - 2.0) / generator.chisquare(v, len(part)))
+        if stretch is not None:
+            part *= stretch
+        start += len(normals)
     result += centre
     if not np.isfinite(result).all():
         raise NotFinite("the simulated returns overflow")

@@ -5,8 +5,9 @@ positive losses. Weights are (N,) signed fractions of equity, and what they leav
 earns nothing. Which cases there are is data: `riskhub.scenarios`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,7 +16,7 @@ from riskhub.risk.concentration import NothingHeld
 from riskhub.risk.covariance import (
     covariance_from_correlation,
     fitting,
-    portfolio_volatility,
+    portfolio_variance,
     symmetric,
     volatilities,
 )
@@ -56,16 +57,33 @@ def replay(weights: ArrayLike, returns: ArrayLike) -> Replay:
     `returns`: (n, N), simple daily, oldest first, n >= 1, each >= -1: a price does not fall below
     zero. Raises `TooFewReturns`, `WrongShape`, `NotFinite`, `RiskInputError`.
     """
-    vector = finite_array(weights, 1, "weights")
+    return buy_and_hold(weights, cumulative_returns(returns))
+
+
+def cumulative_returns(returns: ArrayLike) -> Floats:
+    """(n, N), read-only: what each asset has returned since the start, after each day.
+
+    What `buy_and_hold` takes, to be made once for many portfolios of these assets. `returns` and
+    what it raises: as `replay`; what overflows is told by `buy_and_hold`.
+    """
     matrix = finite_array(returns, 2, "asset returns")
-    if matrix.shape[1] != len(vector):
-        raise WrongShape(f"{len(vector)} weights for {matrix.shape[1]} columns of returns")
     if not len(matrix):
         raise TooFewReturns(0, 1)
     if (matrix < -1.0).any():
         raise RiskInputError("an asset returned less than -100 %")
+    with np.errstate(over="ignore"):
+        cumulative: Floats = np.cumprod(1.0 + matrix, axis=0, dtype=np.float64) - 1.0
+    cumulative.setflags(write=False)
+    return cumulative
+
+
+def buy_and_hold(weights: ArrayLike, cumulative: Floats) -> Replay:
+    """`replay`, from `cumulative_returns` (n, N). Raises `WrongShape`, `NotFinite`."""
+    vector = finite_array(weights, 1, "weights")
+    if cumulative.shape[1] != len(vector):
+        raise WrongShape(f"{len(vector)} weights for {cumulative.shape[1]} columns of returns")
     with np.errstate(over="ignore", invalid="ignore"):
-        path = (np.cumprod(1.0 + matrix, axis=0) - 1.0) @ vector
+        path = cumulative @ vector
     path = finite_array(path, 1, "profits and losses") + 0.0
     equity = 1.0 + path
     peak = np.maximum(np.maximum.accumulate(equity), 1.0)
@@ -76,7 +94,7 @@ def replay(weights: ArrayLike, returns: ArrayLike) -> Replay:
         pnl=float(path[-1]),
         worst=min(float(path.min()), 0.0),
         max_drawdown=float(depth.max()),
-        ruined=bool((equity <= 0.0).any()),
+        ruined=bool(equity.min() <= 0.0),
     )
 
 
@@ -92,10 +110,7 @@ def scaled_covariance(
     Raises `RiskInputError` for other parameters, `NoVariance` for a negative variance, and as
     `symmetric`.
     """
-    if not (isfinite(volatility) and volatility > 0 and 0 <= toward_one <= 1):
-        raise RiskInputError(
-            f"volatility times {volatility} or correlation {toward_one} toward one is out of range"
-        )
+    _refuse_other_shifts(volatility, toward_one)
     matrix = symmetric(covariance)
     together = covariance_from_correlation(np.ones_like(matrix), volatilities(matrix))
     with np.errstate(over="ignore"):
@@ -114,9 +129,37 @@ def stressed_tail(
 
     Raises as `scaled_covariance` and `portfolio_volatility`, and `BadLevel`.
     """
+    (tail,) = stressed_tails(weights, covariance, level, [(volatility, toward_one)])
+    return tail
+
+
+def stressed_tails(
+    weights: ArrayLike,
+    covariance: ArrayLike,
+    level: Level,
+    shifts: Sequence[tuple[float, float]],
+) -> list[Tail]:
+    """`stressed_tail` for several shifts, each (volatility, toward_one), of one covariance.
+
+    Without a matrix for each: with s_i the sigmas, the variance of weights w under
+    `scaled_covariance` is volatility^2 ((1 - t) w' C w + t (sum_i w_i s_i)^2).
+    """
     vector, matrix = fitting(weights, covariance)
-    stressed = scaled_covariance(matrix, volatility, toward_one)
-    return normal_from_moments(0.0, portfolio_volatility(vector, stressed), level)
+    variance, _ = portfolio_variance(vector, matrix)
+    together = float(vector @ volatilities(matrix))
+    tails = []
+    for volatility, toward_one in shifts:
+        _refuse_other_shifts(volatility, toward_one)
+        shifted = sqrt((1 - toward_one) * variance + toward_one * together * together)
+        tails.append(normal_from_moments(0.0, volatility * shifted, level))
+    return tails
+
+
+def _refuse_other_shifts(volatility: float, toward_one: float) -> None:
+    if not (isfinite(volatility) and volatility > 0 and 0 <= toward_one <= 1):
+        raise RiskInputError(
+            f"volatility times {volatility} or correlation {toward_one} toward one is out of range"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from scipy import stats
 from riskhub.risk import (
     NotFinite,
     NothingHeld,
+    NotPsd,
     NoVariance,
     RiskInputError,
     TooFewReturns,
@@ -27,6 +28,7 @@ from riskhub.risk import (
     scaled_covariance,
     stressed_tail,
 )
+from riskhub.risk.stress import buy_and_hold, cumulative_returns, stressed_tails
 
 C99 = Fraction(99, 100)
 seeds = st.integers(0, 2**32 - 1)
@@ -54,6 +56,17 @@ class TestReplay:
         assert result.path.tolist() == [-0.5, -1.5]
         assert (result.pnl, result.worst, result.max_drawdown) == (-1.5, -1.5, 1.0)
         assert result.ruined
+
+    def test_is_of_what_the_assets_returned_since_the_start(self):
+        returns = [[0.1, 0.0], [-0.5, 0.1], [0.0, 0.5]]
+        cumulative = cumulative_returns(returns)
+        np.testing.assert_allclose(
+            cumulative, [[0.1, 0.0], [-0.45, 0.1], [-0.45, 0.65]], rtol=1e-12
+        )
+        for weights in ([0.6, 0.4], [1.5, -0.5]):
+            assert buy_and_hold(weights, cumulative) == replay(weights, returns)
+        with pytest.raises(WrongShape):
+            buy_and_hold([1.0], cumulative)
 
     def test_the_loss_of_everything_is_not_undone_by_a_recovery(self):
         result = replay([-1.0], [[1.0], [-0.5]])
@@ -137,6 +150,21 @@ class TestScaledCovariance:
         stressed = stressed_tail(weights, covariance, C99, 1.0, toward_one)
         assert stressed.var >= stressed_tail(weights, covariance, C99).var * (1 - 1e-12)
 
+    @given(seeds, st.integers(1, 7), st.floats(0.1, 5), st.floats(0, 1))
+    def test_tails_need_no_shifted_matrix(self, seed, n, volatility, toward_one):
+        generator = np.random.default_rng(seed)
+        covariance = sample_covariance(generator.normal(0, 0.01, (n + 2, n)))
+        weights = generator.uniform(-1, 1, n)
+        shifts = [(volatility, toward_one), (1.0, 0.0), (2.0, 1.0)]
+        for tail, shift in zip(
+            stressed_tails(weights, covariance, C99, shifts), shifts, strict=True
+        ):
+            shifted = scaled_covariance(covariance, *shift)
+            size = np.abs(weights) @ np.abs(shifted) @ np.abs(weights)
+            sigma = tail.var / stats.norm.ppf(0.99)
+            assert sigma**2 == pytest.approx(weights @ shifted @ weights, abs=1e-12 * size)
+            assert tail == stressed_tail(weights, covariance, C99, *shift)
+
     @pytest.mark.parametrize(
         ("volatility", "toward_one"),
         [(0.0, 0.0), (-1.0, 0.0), (np.nan, 0.0), (1.0, 1.1), (1.0, -0.1), (1.0, np.nan)],
@@ -144,12 +172,20 @@ class TestScaledCovariance:
     def test_refuses_parameters_out_of_range(self, volatility, toward_one):
         with pytest.raises(RiskInputError, match="out of range"):
             scaled_covariance(np.eye(2), volatility, toward_one)
+        with pytest.raises(RiskInputError, match="out of range"):
+            stressed_tails([0.5, 0.5], np.eye(2), C99, [(2.0, 0.0), (volatility, toward_one)])
 
     def test_refuses_what_is_no_covariance(self):
         with pytest.raises(NoVariance):
             scaled_covariance([[-1.0]], 2.0)
         with pytest.raises(NotFinite):
             scaled_covariance([[1e300]], 1e10)
+        with pytest.raises(NoVariance):
+            stressed_tail([0.0], [[-1.0]], C99, 2.0)
+        with pytest.raises(NotPsd):
+            stressed_tail([1.0, -1.0], [[1.0, 2.0], [2.0, 1.0]], C99, 1.0, 0.5)
+        with pytest.raises(NotFinite):
+            stressed_tail([1.0], [[1e300]], C99, 1e200)
 
 
 class TestGap:
