@@ -31,6 +31,7 @@ from riskhub.auth import Secret, TokensInvalid, TokenSpec, read_tokens
 from riskhub.blobs.settings import BlobSettings
 from riskhub.errors import RiskHubError
 from riskhub.governor.settings import GovernorSettings
+from riskhub.prices.settings import PriceSettings
 from riskhub.strict_json import join_path
 
 SECTION = "risk_hub"
@@ -70,6 +71,39 @@ class RetentionSettings(BaseModel):
     def removes_snapshots(self) -> bool:
         """Whether any stage is not kept for ever."""
         return any(days is not None for days in (self.default_days, *self.days.values()))
+
+
+class RiskSettings(BaseModel):
+    """What risk numbers are made with where a snapshot says nothing of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    fallback_sigma: float = Field(
+        default=0.03,
+        gt=0,
+        le=1,
+        description="Daily deviation of a symbol of which nothing at all is known.",
+    )
+    fallback_correlation: float = Field(
+        default=0.8,
+        ge=0,
+        le=1,
+        description="Of two such symbols on the same side; an unknown hedge is no hedge.",
+    )
+    draws: int = Field(
+        default=10_000, ge=1_000, le=1_000_000, description="Of the Monte Carlo simulation."
+    )
+    seed: int = Field(default=0, ge=0, description="Of the Monte Carlo simulation.")
+    degrees: float | None = Field(
+        default=5.0,
+        gt=2,
+        description="Of the multivariate t that is simulated; null for the normal.",
+    )
+    loss_limit: float = Field(
+        default=0.1,
+        gt=0,
+        description="The loss, a fraction of equity, that the reverse stress finds the shock for.",
+    )
 
 
 class Settings(BaseSettings):
@@ -159,6 +193,10 @@ class Settings(BaseSettings):
         default=_REPOSITORY / "data" / "sp500_prices.csv.gz",
         description="Daily prices that give returns to a snapshot which carries none.",
     )
+    prices: PriceSettings = PriceSettings()
+    scenarios_path: Path = Field(
+        default=_REPOSITORY / "data" / "scenarios.yaml", description="The stress scenarios."
+    )
     partitions_start: date = Field(
         default=date(1990, 1, 1), description="First daily partition of the Dagster assets."
     )
@@ -166,6 +204,7 @@ class Settings(BaseSettings):
     risk_min_returns: int = Field(
         default=250, ge=2, description="With fewer returns a number is unavailable, not guessed."
     )
+    risk: RiskSettings = RiskSettings()
 
     stale_after_sec: int = Field(default=600, ge=1)
     critical_after_sec: int = Field(default=1800, ge=1)

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +21,10 @@ from riskhub.store.tables import snapshot_blobs, snapshots
 CREATED, DUPLICATE, CONFLICT = Outcome.CREATED, Outcome.DUPLICATE, Outcome.CONFLICT
 DAY = date(2026, 1, 31)
 THREADS = 8
+STRESS_NUMBERS = (
+    *("pnl", "worst", "max_drawdown", "ruined", "var", "es"),
+    *("unavailable", "measures"),
+)
 ALL = Filter(include_expired=True)
 
 
@@ -104,6 +108,8 @@ def verdict(position: int, *, day: date = DAY, accepted: bool = True, **row: Any
         "digest": "sha256:0",
         "accepted": accepted,
         "reasons": [],
+        "flags": [],
+        "evidence": None,
         "schema_version": "1",
     } | row
 
@@ -126,6 +132,13 @@ def metrics(position: int, *, day: date = DAY, **row: Any) -> dict[str, Any]:
         "snapshot_digest": "sha256:0",
         "returns_source": "prices",
         "returns_digest": "sha256:1",
+        "covariance_source": "prices",
+        "covariance_digest": "sha256:1",
+        "diversification_ratio": 1.2,
+        "effective_bets": 1.5,
+        "contributions_level": None,
+        "passed_over": {},
+        "absent": {},
         "code_version": "riskhub/0",
     } | row
 
@@ -140,6 +153,9 @@ def tail(position: int, level: str = "0.99", *, day: date = DAY, **row: Any) -> 
         "es": 0.03,
         "rank": 5,
         "var_next": 0.021,
+        "source": "prices",
+        "var_error": None,
+        "es_error": None,
     } | row
 
 
@@ -153,10 +169,87 @@ def weight(position: int, symbol: str, value: float, *, day: date = DAY) -> dict
     }
 
 
+def contribution(position: int, symbol: str, var: float, **row: Any) -> dict[str, Any]:
+    """Of a position of one half."""
+    return {
+        "position": position,
+        "symbol": symbol,
+        "day": DAY,
+        "weight": 0.5,
+        "marginal_var": var / 0.5,
+        "marginal_es": 2 * var / 0.5,
+        "var": var,
+        "es": 2 * var,
+        "historical_var": var / 2,
+        "historical_es": var / 4,
+    } | row
+
+
+def candidate(position: int, level: str, method: str = "normal", **row: Any) -> dict[str, Any]:
+    return {
+        "position": position,
+        "method": method,
+        "level": level,
+        "day": DAY,
+        "candidate_id": "GLD",
+        "candidate_weight": 0.125,
+        "funding": "pro rata",
+        "source": "covariance",
+        "var_without": 0.5,
+        "var_with": 0.25,
+        "es_without": 0.5,
+        "es_with": 0.625,
+    } | row
+
+
+def stressed(position: int, *, day: date = DAY, **row: Any) -> dict[str, Any]:
+    return {
+        "position": position,
+        "day": day,
+        "world_id": WORLD,
+        "version": f"v{position}",
+        "as_of": NOW,
+        "stage": "paper",
+        "book_digest": "sha256:book",
+        "snapshot_digest": "sha256:0",
+        "prices_digest": "sha256:1",
+        "covariance_source": "prices",
+        "loss_limit": 0.25,
+        "against": 0.2,
+        "market": -0.5,
+        "code_version": "riskhub/0",
+    } | row
+
+
+def stress_result(
+    position: int, scenario: str, origin: str = "riskhub", **numbers: Any
+) -> dict[str, Any]:
+    named = {"position": position, "day": DAY, "origin": origin, "scenario": scenario}
+    return named | dict.fromkeys(STRESS_NUMBERS) | numbers
+
+
+def outcome(position: int, day: date, loss: float, **row: Any) -> dict[str, Any]:
+    return {
+        "position": position,
+        "day": day,
+        "world_id": WORLD,
+        "stage": "backtest",
+        "forecast_day": day - timedelta(1),
+        "loss": loss,
+        "hindsight": False,
+        "prices_digest": "sha256:prices",
+        "code_version": "riskhub/0",
+    } | row
+
+
 def compute(store: Store, position: int, *, day: date = DAY) -> None:
     """Everything that the pipeline makes of one landing."""
-    made = {"validated_snapshots": [verdict(position, day=day)]}
-    store.write_days(made | {"risk_metrics": [metrics(position, day=day)]}, [day], replace=False)
+    made = {
+        "validated_snapshots": [verdict(position, day=day)],
+        "risk_metrics": [metrics(position, day=day)],
+        "snapshot_stress": [stressed(position, day=day)],
+    }
+    store.write_days(made, [day], replace=False)
 
 
 def land_days(store: Store, *days: int, **kwargs: Any) -> list[int]:

@@ -5,18 +5,21 @@ they hold now is inserted, and a lock on the day keeps a second writer of it wai
 run leaves whole days, and running a day twice gives the same rows.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from riskhub.store.claims import note_progress
 from riskhub.store.engine import reading, writing
-from riskhub.store.landing import Landed
+from riskhub.store.landing import Landed, landed_at, midnight
 from riskhub.store.tables import (
     risk_metrics,
     risk_tails,
+    snapshot_stress,
     snapshot_weights,
     snapshots,
     symbol_budgets,
@@ -26,6 +29,7 @@ from riskhub.store.tables import (
 _DAY_LOCK = 0x646179
 
 Row = Mapping[str, Any]
+Worlds = Collection[str] | None
 _T = TypeVar("_T")
 
 
@@ -66,7 +70,8 @@ class DerivedStore:
         *,
         replace: bool,
         read_up_to: int | None = None,
-        rejected: Sequence[int] = (),
+        worlds: Worlds = None,
+        run_id: str | None = None,
     ) -> None:
         """Write the rows of some days to tables (by name) in one transaction.
 
@@ -76,22 +81,16 @@ class DerivedStore:
                 replaced, which is how a run adds what landed since the last one.
             read_up_to: the newest landing that these rows were made from. Rows of later ones are
                 not replaced: another run has added them since.
-            rejected: landings whose verdict is no: nothing that was made from them may stay.
+            worlds: the worlds that the rows are about; None is all.
+            run_id: the run to note the days for, under the first table; see `riskhub.store.claims`.
         """
         with writing(self.engine) as connection:
-            _lock_days(connection, days)
-            for name, rows in tables.items():
-                table = snapshots.metadata.tables[name]
-                if replace:
-                    held = sa.delete(table).where(table.c.day.in_(days))
-                    if read_up_to is not None:
-                        held = held.where(table.c.position <= read_up_to)
-                    connection.execute(held)
-                _delete_landings(connection, table, {row["position"] for row in rows})
-                for rows_chunk in _chunks(rows, 5_000):
-                    connection.execute(sa.insert(table), list(rows_chunk))
-            for table in (snapshot_weights, risk_metrics, risk_tails):
-                _delete_landings(connection, table, rejected)
+            lock_days(connection, days)
+            replace_rows(
+                connection, tables, days, replace=replace, read_up_to=read_up_to, worlds=worlds
+            )
+            if run_id is not None:
+                note_progress(connection, run_id, next(iter(tables)), days)
 
     def accepted_on(
         self,
@@ -99,53 +98,59 @@ class DerivedStore:
         last: date,
         *,
         missing_from: str | None = None,
+        worlds: Worlds = None,
+        after: int = 0,
+        limit: int | None = None,
     ) -> list[Landed]:
         """Accepted snapshots of the days `first` to `last`, in landing order.
 
         Args:
             missing_from: only those that have no row in this table yet.
+            worlds: only of these; None is all.
+            after: only those that landed after this position.
+            limit: how many, at most.
         """
-        with reading(self.engine) as connection:
-            query = (
-                sa.select(
-                    validated_snapshots.c.position,
-                    validated_snapshots.c.world_id,
-                    validated_snapshots.c.version,
-                    validated_snapshots.c.as_of,
-                    validated_snapshots.c.stage,
-                    validated_snapshots.c.digest,
-                    snapshots.c.body,
-                )
-                .join(snapshots, snapshots.c.position == validated_snapshots.c.position)
-                .where(validated_snapshots.c.day.between(first, last))
-                .where(validated_snapshots.c.accepted)
-                .order_by(validated_snapshots.c.position)
-            )
-            if missing_from is not None:
-                query = query.where(_missing(missing_from, validated_snapshots.c.position))
-            return [Landed(*row) for row in connection.execute(query)]
-
-    def weights_of(
-        self, first: date, last: date, *, missing_from: str | None = None
-    ) -> dict[int, dict[str, float]]:
-        """Weights by landing position, of the days `first` to `last`.
-
-        Args:
-            missing_from: only of landings that have no row in this table yet.
-        """
-        query = sa.select(snapshot_weights).where(snapshot_weights.c.day.between(first, last))
+        position = validated_snapshots.c.position
+        query = (
+            sa.select(position)
+            .where(validated_snapshots.c.day.between(first, last))
+            .where(validated_snapshots.c.accepted, position > after)
+        )
         if missing_from is not None:
-            query = query.where(_missing(missing_from, snapshot_weights.c.position))
-        return self._weights(query)
+            query = query.where(_missing(missing_from, position))
+        if worlds is not None:
+            query = query.where(validated_snapshots.c.world_id.in_(worlds))
+        with reading(self.engine) as connection:
+            return landed_at(connection, query, limit)
+
+    def weights_of(self, first: date, last: date) -> dict[int, dict[str, float]]:
+        """Weights by landing position, of the days `first` to `last`."""
+        of_days = snapshot_weights.c.day.between(first, last)
+        return self._weights(sa.select(snapshot_weights).where(of_days))
+
+    def weights_at(self, positions: Sequence[int]) -> dict[int, dict[str, float]]:
+        """Weights by landing position, of these landings; those without any are left out."""
+        weights: dict[int, dict[str, float]] = {}
+        for chunk in _chunks(positions, 500):
+            held = snapshot_weights.c.position.in_(chunk)
+            weights |= self._weights(sa.select(snapshot_weights).where(held))
+        return weights
+
+    def landings_per_day(self, first: date, last: date) -> dict[date, int]:
+        """How many snapshots have their `as_of` on each UTC day; a day without any is left out."""
+        with reading(self.engine) as connection:
+            day = _day_of(connection, snapshots.c.as_of)
+            counts = connection.execute(
+                sa.select(day, sa.func.count())
+                .where(snapshots.c.as_of >= midnight(first))
+                .where(snapshots.c.as_of < midnight(last) + timedelta(days=1))
+                .group_by(day)
+            )
+            return {_as_date(day): count for day, count in counts}
 
     def verdicts_on(self, first: date, last: date) -> list[Row]:
         """Every validated snapshot of the days, with its verdict and reasons."""
         return self._rows_of_days(validated_snapshots, first, last)
-
-    def quarantined_on(self, first: date, last: date) -> list[Row]:
-        """The rejected snapshots of the days, with their reasons."""
-        rejected = ~validated_snapshots.c.accepted
-        return self._rows_of_days(validated_snapshots, first, last, rejected)
 
     def metrics_on(self, first: date, last: date) -> list[Row]:
         """Risk metrics of the days (one row per snapshot), without their tails."""
@@ -181,15 +186,6 @@ class DerivedStore:
             )
             return [dict(row._mapping) for row in rows]
 
-    def weights_history(self, world_id: str, *, stage: str) -> dict[int, dict[str, float]]:
-        """A world's weights by landing position."""
-        verdict = validated_snapshots.c.position == snapshot_weights.c.position
-        return self._weights(
-            sa.select(snapshot_weights)
-            .join(validated_snapshots, verdict)
-            .where(snapshot_weights.c.world_id == world_id, validated_snapshots.c.stage == stage)
-        )
-
     def _weights(self, query: sa.Select[Any]) -> dict[int, dict[str, float]]:
         ordered = query.order_by(snapshot_weights.c.position, snapshot_weights.c.symbol)
         weights: dict[int, dict[str, float]] = {}
@@ -199,7 +195,7 @@ class DerivedStore:
         return weights
 
     def pending_days(self, *, after: int = 0, stage: str | None = None) -> Pending:
-        """What landed after a position and has no verdict, or is accepted and has no metrics.
+        """What landed after a position and has no verdict, or is accepted and lacks numbers.
 
         Args:
             after: landings up to this position are known to be done.
@@ -221,11 +217,18 @@ class DerivedStore:
                     validated_snapshots, validated_snapshots.c.position == snapshots.c.position
                 )
                 .outerjoin(risk_metrics, risk_metrics.c.position == snapshots.c.position)
+                .outerjoin(snapshot_stress, snapshot_stress.c.position == snapshots.c.position)
                 .where(snapshots.c.position > after)
                 .where(
                     sa.or_(
                         validated_snapshots.c.position.is_(None),
-                        sa.and_(validated_snapshots.c.accepted, risk_metrics.c.position.is_(None)),
+                        sa.and_(
+                            validated_snapshots.c.accepted,
+                            sa.or_(
+                                risk_metrics.c.position.is_(None),
+                                snapshot_stress.c.position.is_(None),
+                            ),
+                        ),
                     )
                 )
                 .group_by(day)
@@ -262,7 +265,63 @@ def _missing(table_name: str, position: sa.Column[int]) -> sa.ColumnElement[bool
     return ~sa.exists().where(table.c.position == position)
 
 
-def _delete_landings(connection: sa.Connection, table: sa.Table, positions: Iterable[int]) -> None:
+def replace_rows(
+    connection: sa.Connection,
+    tables: Mapping[str, Sequence[Row]],
+    days: Sequence[date],
+    *,
+    replace: bool,
+    read_up_to: int | None,
+    worlds: Worlds,
+) -> None:
+    """What `DerivedStore.write_days` does to its tables, in a transaction of the caller."""
+    for name, rows in tables.items():
+        table = snapshots.metadata.tables[name]
+        if replace:
+            held = sa.delete(table).where(table.c.day.in_(days))
+            if read_up_to is not None:
+                held = held.where(table.c.position <= read_up_to)
+            if worlds is not None:
+                held = held.where(_of_worlds(table, worlds, days))
+            connection.execute(held)
+        if "position" in table.c:
+            delete_landings(connection, table, {row["position"] for row in rows})
+        for rows_chunk in _chunks(rows, 5_000):
+            _insert(connection, table, rows_chunk)
+
+
+def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
+    """Insert rows that all have the same columns.
+
+    SQLAlchemy takes each row of many apart by itself, which takes longer than SQLite does to store
+    it; there a column is converted at once.
+    """
+    dialect = connection.dialect
+    if dialect.name != "sqlite":
+        connection.execute(sa.insert(table), list(rows))
+        return
+    compiled = sa.insert(table).compile(dialect=dialect, column_keys=list(rows[0]))
+    columns = []
+    for name in compiled.positiontup or ():
+        convert = table.c[name].type.dialect_impl(dialect).bind_processor(dialect)
+        values = map(itemgetter(name), rows)
+        columns.append(map(convert, values) if convert else values)
+    connection.exec_driver_sql(str(compiled), list(zip(*columns, strict=True)))
+
+
+def _of_worlds(
+    table: sa.Table, worlds: Collection[str], days: Sequence[date]
+) -> sa.ColumnElement[bool]:
+    if "world_id" in table.c:
+        return table.c.world_id.in_(worlds)
+    theirs = sa.select(validated_snapshots.c.position).where(
+        validated_snapshots.c.day.in_(days), validated_snapshots.c.world_id.in_(worlds)
+    )
+    return table.c.position.in_(theirs)
+
+
+def delete_landings(connection: sa.Connection, table: sa.Table, positions: Iterable[int]) -> None:
+    """Delete what a table holds of some landings."""
     for chunk in _chunks(sorted(positions), 500):
         connection.execute(sa.delete(table).where(table.c.position.in_(chunk)))
 
@@ -278,7 +337,7 @@ def _as_date(day: date | int) -> date:
     return day if isinstance(day, date) else date(1970, 1, 1) + timedelta(days=day)
 
 
-def _lock_days(connection: sa.Connection, days: Iterable[date]) -> None:
+def lock_days(connection: sa.Connection, days: Iterable[date]) -> None:
     """Wait for other writers of these days. In SQLite the transaction is the lock already."""
     if connection.dialect.name == "postgresql":
         for day in sorted(days):  # one order for everybody, so two writers can't deadlock

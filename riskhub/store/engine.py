@@ -98,6 +98,19 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 @contextmanager
+def one_state(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """To read from: every statement sees what was committed before the first."""
+    # In SQLite any transaction does.
+    level = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+    with (
+        _named_failures(),
+        engine.connect().execution_options(**level) as connection,
+        connection.begin(),
+    ):
+        yield connection
+
+
+@contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A transaction that writes: commits at the end, leaves nothing behind on an error."""
     with (

@@ -8,8 +8,8 @@ miss a row that committed late. Rows that arrive together share a transaction (s
 """
 
 import secrets
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
 from functools import lru_cache
@@ -124,28 +124,38 @@ class LandingStore(SnapshotReads):
         with reading(self.engine) as connection:
             return connection.execute(sa.select(sa.func.max(snapshots.c.position))).scalar() or 0
 
-    def landed_on(self, first: date, last: date, *, only_unvalidated: bool = False) -> list[Landed]:
-        """Snapshots whose `as_of` lies on the UTC days `first` to `last`, in landing order."""
+    def landed_on(
+        self,
+        first: date,
+        last: date,
+        *,
+        only_unvalidated: bool = False,
+        worlds: Collection[str] | None = None,
+        after: Position = 0,
+        limit: int | None = None,
+    ) -> list[Landed]:
+        """Snapshots whose `as_of` lies on the UTC days `first` to `last`, in landing order.
+
+        Args:
+            only_unvalidated: only those without a verdict.
+            worlds: only of these; None is all.
+            after: only those that landed after this position.
+            limit: how many, at most.
+        """
         with reading(self.engine) as connection:
             query = (
-                sa.select(
-                    snapshots.c.position,
-                    snapshots.c.world_id,
-                    snapshots.c.version,
-                    snapshots.c.as_of,
-                    snapshots.c.stage,
-                    snapshots.c.digest,
-                    snapshots.c.body,
-                )
-                .where(snapshots.c.as_of >= _midnight(first))
-                .where(snapshots.c.as_of < _midnight(last) + timedelta(days=1))
-                .order_by(snapshots.c.position)
+                sa.select(snapshots.c.position)
+                .where(snapshots.c.as_of >= midnight(first))
+                .where(snapshots.c.as_of < midnight(last) + timedelta(days=1))
+                .where(snapshots.c.position > after)
             )
             if only_unvalidated:
                 query = query.outerjoin(
                     validated_snapshots, validated_snapshots.c.position == snapshots.c.position
                 ).where(validated_snapshots.c.position.is_(None))
-            return [Landed(*row) for row in connection.execute(query)]
+            if worlds is not None:
+                query = query.where(snapshots.c.world_id.in_(worlds))
+            return landed_at(connection, query, limit)
 
     def newest_per_world(self) -> list[tuple[str, str, datetime]]:
         """World, stage, and the greatest `as_of` that has landed for them."""
@@ -154,6 +164,24 @@ class LandingStore(SnapshotReads):
                 sa.select(world_stages).order_by(world_stages.c.world_id, world_stages.c.stage)
             )
             return [(row.world_id, row.stage, row.newest_as_of) for row in rows]
+
+
+def landed_at(
+    connection: sa.Connection, positions: sa.Select[tuple[Position]], limit: int | None
+) -> list[Landed]:
+    """The snapshots at the first `limit` positions of a query, in landing order.
+
+    The positions are found first and by themselves: of what a limit leaves out no body is read,
+    and no planner walks all that ever landed in the hope of soon meeting `limit` of some days.
+    """
+    found = positions.cte("found").prefix_with("MATERIALIZED")
+    chosen = sa.select(found.c.position).order_by(found.c.position).limit(limit).subquery("chosen")
+    query = (
+        sa.select(*(snapshots.c[field.name] for field in fields(Landed)))
+        .join(chosen, chosen.c.position == snapshots.c.position)
+        .order_by(snapshots.c.position)
+    )
+    return [Landed(*row) for row in connection.execute(query)]
 
 
 def _note_worlds(connection: sa.Connection, created: Iterable[Snapshot]) -> None:
@@ -169,6 +197,16 @@ def _note_worlds(connection: sa.Connection, created: Iterable[Snapshot]) -> None
                 {"world_id": world, "stage": stage, "newest_as_of": as_of, "stamp": _new_stamp()}
                 for (world, stage), as_of in newest.items()
             ],
+        )
+
+
+def give_new_stamps(connection: sa.Connection, worlds: Iterable[tuple[str, str]]) -> None:
+    """Give worlds and stages another stamp: what is remembered of them is no answer any more."""
+    for world_id, stage in sorted(worlds):  # one order for everybody, so two can't deadlock
+        connection.execute(
+            sa.update(world_stages)
+            .where(world_stages.c.world_id == world_id, world_stages.c.stage == stage)
+            .values(stamp=_new_stamp())
         )
 
 
@@ -253,5 +291,6 @@ def _stored(
     return found
 
 
-def _midnight(day: date) -> datetime:
+def midnight(day: date) -> datetime:
+    """The instant at which a UTC day begins."""
     return datetime.combine(day, time(), tzinfo=UTC)

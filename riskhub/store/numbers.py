@@ -1,4 +1,4 @@
-"""Risk numbers as consumers ask for them: one world's, newest first, each with its tails.
+"""Risk numbers as consumers ask for them: one world's, newest first, each with its parts.
 
 The order is `as_of`, then landing: a correction that landed later comes before what it corrects.
 Expiry plays no part, for a number stays what it was when its snapshot is no longer current.
@@ -7,20 +7,31 @@ Expiry plays no part, for a number stays what it was when its snapshot is no lon
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
 
-from riskhub.store.engine import reading
+from riskhub.store.engine import one_state, reading
 from riskhub.store.reading import Position
-from riskhub.store.tables import risk_metrics, risk_tails, snapshots, validated_snapshots
+from riskhub.store.tables import (
+    candidate_risk,
+    risk_contributions,
+    risk_metrics,
+    risk_tails,
+    snapshots,
+    validated_snapshots,
+)
 
 Row = dict[str, Any]
 NumbersKey = tuple[datetime, Position]
 
 _METRICS = [column for column in risk_metrics.c if column.name != "day"]
-_TAIL = ("method", "level", "var", "es", "rank", "var_next")
+_OF_CONTRIBUTIONS = [
+    *("world_id", "version", "as_of", "stage", "position", "horizon_days", "unavailable"),
+    *("snapshot_digest", "covariance_source", "covariance_digest"),
+    *("returns_source", "returns_digest", "contributions_level", "absent", "code_version"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +52,7 @@ class NumbersFilter:
 
 @dataclass(frozen=True, slots=True)
 class NumbersPage:
-    """Rows of `risk_metrics`, each with its `tails`, and where the next page starts."""
+    """Rows of `risk_metrics`, each with its parts, and where the next page starts."""
 
     rows: list[Row]
     next_key: NumbersKey | None
@@ -66,19 +77,49 @@ class NumbersStore:
     ) -> NumbersPage:
         """A page of a world's numbers by `as_of` and landing, each descending.
 
+        Each row has its `tails`, by method and level. The `source` of a tail is None where the
+        code that made it did not say.
+
         Args:
             after: the `next_key` of the page before.
         """
-        # One statement: between two a day may be recomputed, and tails be another row's.
-        statement = _numbers(world_id, which, limit + 1, after)
-        with reading(self.engine) as connection:
-            found = connection.execute(statement).all()
-        rows = [
-            _with_tails(list(joined)) for _, joined in groupby(found, key=lambda row: row.position)
+        asked = [
+            risk_tails.c[name] == value
+            for name, value in (("method", which.method), ("level", which.level))
+            if value is not None
         ]
-        page = rows[:limit]
-        is_last = len(rows) <= limit
-        return NumbersPage(page, None if is_last else (page[-1]["as_of"], page[-1]["position"]))
+        newest = _newest(_METRICS, world_id, which, limit + 1, after)
+        with one_state(self.engine) as connection:
+            page = _page(connection, newest, limit)
+            tails = _parts(connection, risk_tails, page.rows, *asked)
+        for row in page.rows:
+            row["tails"] = [
+                tail | {"source": tail["source"] or None} for tail in tails[row["position"]]
+            ]
+        return page
+
+    def contributions(
+        self,
+        world_id: str,
+        which: NumbersFilter = ALL_NUMBERS,
+        *,
+        limit: int,
+        after: NumbersKey | None = None,
+    ) -> NumbersPage:
+        """As `numbers`: rows with their `contributions`, by symbol, and `candidate` tails.
+
+        Both are empty where there are none; `absent` then says why, or `unavailable`.
+        """
+        columns = [risk_metrics.c[name] for name in _OF_CONTRIBUTIONS]
+        newest = _newest(columns, world_id, which, limit + 1, after)
+        with one_state(self.engine) as connection:
+            page = _page(connection, newest, limit)
+            contributions = _parts(connection, risk_contributions, page.rows)
+            candidates = _parts(connection, candidate_risk, page.rows)
+        for row in page.rows:
+            row["contributions"] = contributions[row["position"]]
+            row["candidate"] = candidates[row["position"]]
+        return page
 
     def tail_kinds(self, positions: Collection[Position]) -> list[tuple[str, str]]:
         """The methods and levels, as pairs, that any of these snapshots has tails of."""
@@ -102,12 +143,16 @@ class NumbersStore:
             return None if reasons is None else list(map(str, reasons))
 
 
-def _numbers(
-    world_id: str, which: NumbersFilter, count: int, after: NumbersKey | None
+def _newest(
+    columns: Sequence[sa.Column[Any]],
+    world_id: str,
+    which: NumbersFilter,
+    count: int,
+    after: NumbersKey | None,
 ) -> sa.Select[Any]:
     order = (risk_metrics.c.as_of, risk_metrics.c.position)
     newest = (
-        sa.select(*_METRICS)
+        sa.select(*columns)
         .where(risk_metrics.c.world_id == world_id)
         .order_by(*(column.desc() for column in order))
         .limit(count)
@@ -123,32 +168,36 @@ def _numbers(
     if after is not None:
         key = (sa.literal(part, column.type) for part, column in zip(after, order, strict=True))
         newest = newest.where(sa.tuple_(*order) < sa.tuple_(*key))
-    page = newest.subquery("newest")
-
-    its_own = risk_tails.c.position == page.c.position
-    if which.method is not None:
-        its_own &= risk_tails.c.method == which.method
-    if which.level is not None:
-        its_own &= risk_tails.c.level == which.level
-    return (
-        sa.select(*page.c, *(risk_tails.c[name] for name in _TAIL))
-        .select_from(page.outerjoin(risk_tails, its_own))
-        .order_by(
-            *(page.c[column.name].desc() for column in order),
-            *(risk_tails.c.method, risk_tails.c.level),
-        )
-    )
+    return newest
 
 
-def _with_tails(joined: Sequence[sa.Row[Any]]) -> Row:
-    """One snapshot's row, from those that the join has made of it: one for each tail, or one."""
-    metrics = joined[0]._mapping
-    tails = [
-        dict(zip(_TAIL, row[len(_METRICS) :], strict=True))
-        for row in joined
-        if row.method is not None
-    ]
-    return {column.name: metrics[column.name] for column in _METRICS} | {"tails": tails}
+def _page(connection: sa.Connection, newest: sa.Select[Any], limit: int) -> NumbersPage:
+    """What was asked for one row more than a page holds."""
+    rows = [dict(row) for row in connection.execute(newest).mappings()]
+    if len(rows) <= limit:
+        return NumbersPage(rows, None)
+    last = rows[limit - 1]
+    return NumbersPage(rows[:limit], (last["as_of"], last["position"]))
+
+
+def _parts(
+    connection: sa.Connection,
+    table: sa.Table,
+    rows: Sequence[Row],
+    *asked: sa.ColumnElement[bool],
+) -> dict[Position, list[Row]]:
+    """What a table has of these rows' snapshots, by position, in the order of its key."""
+    parts: dict[Position, list[Row]] = {row["position"]: [] for row in rows}
+    if rows:
+        columns = [column for column in table.c if column.name != "day"]
+        found = connection.execute(
+            sa.select(*columns).where(table.c.position.in_(parts), *asked)
+        ).mappings()
+        key = itemgetter(*table.primary_key.columns.keys())
+        for part in sorted(found, key=key):  # here: each database sorts text in its own way
+            values = dict(part)
+            parts[values.pop("position")].append(values)
+    return parts
 
 
 def _position_of(world_id: str, version: str) -> sa.ScalarSelect[Position]:

@@ -3,9 +3,13 @@
 **Expiry without scanning.** What has expired stays in the table for ever, in front of what is
 alive when a world has stopped. So the newest rows are read first, and when some of them have
 expired, the alive ones are found by their expiry instead: those are at most a day of landings.
+
+**The quarantine.** What is asked for as the latest is never a snapshot that is in the quarantine;
+what is asked for by version, or listed, may be. Here too the newest row is read first: it says
+whether it was ever there, which one probe of an index answers, and mostly it was not.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -16,20 +20,35 @@ from sqlalchemy.dialects import postgresql
 
 from riskhub.snapshot import MAX_TTL_SEC
 from riskhub.store.engine import reading
-from riskhub.store.tables import snapshots, world_stages
+from riskhub.store.tables import quarantine, snapshots, world_stages
 
 Position = int
 Order = tuple[datetime, datetime, Position]
 
 _LONGEST_LIFE = timedelta(seconds=MAX_TTL_SEC)
+# Behind a newest row that was rejected, so many are looked at before all that is alive.
+_NEAR = 100
 _END = datetime.max.replace(tzinfo=UTC)
 _ORDER = (snapshots.c.as_of, snapshots.c.received_at, snapshots.c.position)
+
+
+def _quarantined(*when: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Whether a snapshot is in the quarantine, or was.
+
+    A subquery that yields a value is asked row by row, by index. EXISTS could become a join, for
+    which a planner may read all that is quarantined, or all of a world.
+    """
+    held = sa.select(quarantine.c.since).where(quarantine.c.position == snapshots.c.position, *when)
+    return held.limit(1).scalar_subquery().is_not(None)
+
+
 _COLUMNS = (
     *_ORDER,
     snapshots.c.expires_at,
     snapshots.c.stage,
     snapshots.c.digest,
     snapshots.c.body,
+    _quarantined().label("ever_quarantined"),
 )
 
 
@@ -44,6 +63,7 @@ class Stored:
     stage: str
     digest: str
     body: str
+    ever_quarantined: bool
 
     @property
     def order(self) -> Order:
@@ -101,9 +121,12 @@ class SnapshotReads:
     def latest(
         self, world_id: str, which: Filter = EVERYTHING_ALIVE, *, now: datetime
     ) -> Stored | None:
-        """The greatest `as_of`, then the later receipt, in whatever order they arrived."""
-        page = self.newest_first(world_id, which, now=now, limit=1)
-        return page.snapshots[0] if page.snapshots else None
+        """The greatest `as_of`, then the later receipt, in whatever order they arrived.
+
+        Never one that is in the quarantine; with `known_at`, that was in it at that moment.
+        """
+        with reading(self.engine) as connection:
+            return _latest(connection, world_id, which, now)
 
     def newest_first(
         self,
@@ -115,6 +138,8 @@ class SnapshotReads:
         after: Order | None = None,
     ) -> Page:
         """A page of a world's snapshots by `as_of`, receipt and landing, each descending.
+
+        What is in the quarantine is listed like the rest.
 
         Args:
             after: the `next_key` of the page before.
@@ -135,9 +160,7 @@ class SnapshotReads:
         with reading(self.engine) as connection:
             newest = _newest_of_each(connection, lookups)
             return [
-                stored
-                if stored is None or _is_asked_for(stored, lookup.which, now)
-                else _look_up(connection, lookup, now)
+                _look_up(connection, lookup, stored, now)
                 for lookup, stored in zip(lookups, newest, strict=True)
             ]
 
@@ -160,7 +183,51 @@ def _newest(
     count: int,
     after: Order | None,
 ) -> list[Stored]:
-    moment = which.known_at or now
+    given = _given(world_id, which, count, after)
+    newest = _found(connection, _newest_rows, given)
+    alive = [stored for stored in newest if _is_asked_for(stored, which, now)]
+    if len(alive) == len(newest) or len(newest) < count:
+        return alive
+    return _found(connection, _alive_rows, given | _alive_at(which, now))
+
+
+def _latest(
+    connection: sa.Connection, world_id: str, which: Filter, now: datetime
+) -> Stored | None:
+    found = _found(connection, _newest_rows, _given(world_id, which, 1))
+    return _latest_from(connection, world_id, which, now, found[0]) if found else None
+
+
+def _latest_from(
+    connection: sa.Connection, world_id: str, which: Filter, now: datetime, newest: Stored
+) -> Stored | None:
+    """The latest, given the newest row: that one, or else one behind it."""
+    if not newest.ever_quarantined and _is_asked_for(newest, which, now):
+        return newest
+    given = _given(world_id, which, 1) | {"served_at": which.known_at or _END}
+    if which.include_expired:
+        found = _found(connection, _newest_rows, given)
+    else:
+        given |= _alive_at(which, now)
+        # Mostly a few were rejected, and there may be many alive: so a few are looked at first.
+        found = []
+        if newest.ever_quarantined:
+            found = _found(connection, _alive_rows, given | {"near": _NEAR})
+        if not found:
+            found = _found(connection, _alive_rows, given)
+    return found[0] if found else None
+
+
+def _found(
+    connection: sa.Connection,
+    statement: Callable[[frozenset[str]], sa.Select[Any]],
+    given: Mapping[str, Any],
+) -> list[Stored]:
+    return [Stored(*row) for row in connection.execute(statement(frozenset(given)), given)]
+
+
+def _given(world_id: str, which: Filter, count: int, after: Order | None = None) -> dict[str, Any]:
+    """The parameters that a question gives; see `_asked_for`."""
     parameters: dict[str, Any] = {
         "world_id": world_id,
         "stage": which.stage,
@@ -172,15 +239,17 @@ def _newest(
     }
     if after is not None:
         parameters |= dict(zip(("as_of", "received_at", "position"), after, strict=True))
-    given = {name: value for name, value in parameters.items() if value is not None}
-    newest = [Stored(*row) for row in connection.execute(_newest_rows(frozenset(given)), given)]
-    alive = [stored for stored in newest if _is_asked_for(stored, which, now)]
-    if len(alive) == len(newest) or len(newest) < count:
-        return alive
-    given |= {"moment": moment, "last_expiry": _last_expiry(which.known_at)}
-    if which.known_at is not None:
-        given["known_at"] = which.known_at
-    return [Stored(*row) for row in connection.execute(_alive_rows(frozenset(given)), given)]
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _alive_at(which: Filter, now: datetime) -> dict[str, Any]:
+    """The further parameters of what was alive at the moment that is asked about."""
+    known = {} if which.known_at is None else {"known_at": which.known_at}
+    return {
+        "moment": which.known_at or now,
+        "last_expiry": _last_expiry(which.known_at),
+        **known,
+    }
 
 
 def _last_expiry(known_at: datetime | None) -> datetime:
@@ -214,12 +283,14 @@ def _newest_of_each(connection: sa.Connection, lookups: Sequence[Lookup]) -> lis
     return found
 
 
-def _look_up(connection: sa.Connection, lookup: Lookup, now: datetime) -> Stored | None:
-    """What is asked for when the newest row is not: one that is alive, or was known then."""
-    if lookup.version is not None:
+def _look_up(
+    connection: sa.Connection, lookup: Lookup, newest: Stored | None, now: datetime
+) -> Stored | None:
+    if newest is None:
         return None
-    found = _newest(connection, lookup.world_id, lookup.which, now, 1, None)
-    return found[0] if found else None
+    if lookup.version is None:
+        return _latest_from(connection, lookup.world_id, lookup.which, now, newest)
+    return newest if _is_asked_for(newest, lookup.which, now) else None
 
 
 def _is_asked_for(stored: Stored, which: Filter, now: datetime) -> bool:
@@ -303,6 +374,10 @@ def _asked_for(given: frozenset[str]) -> list[sa.ColumnElement[bool]]:
         "known_at": snapshots.c.received_at <= sa.bindparam("known_at"),
         "moment": snapshots.c.expires_at > sa.bindparam("moment"),
         "last_expiry": snapshots.c.expires_at <= sa.bindparam("last_expiry"),
+        "served_at": ~_quarantined(
+            quarantine.c.since <= sa.bindparam("served_at"),
+            sa.or_(quarantine.c.until.is_(None), quarantine.c.until > sa.bindparam("served_at")),
+        ),
         "position": sa.tuple_(*_ORDER)
         < sa.tuple_(
             sa.bindparam("as_of", type_=instant),
@@ -311,6 +386,10 @@ def _asked_for(given: frozenset[str]) -> list[sa.ColumnElement[bool]]:
         ),
     }
     return [condition for name, condition in conditions.items() if name in given]
+
+
+# The conditions on a row that depend on when it is asked for.
+_OF_THE_MOMENT = frozenset({"moment", "last_expiry", "known_at", "served_at"})
 
 
 @lru_cache
@@ -325,8 +404,14 @@ def _newest_rows(given: frozenset[str]) -> sa.Select[Any]:
 
 @lru_cache
 def _alive_rows(given: frozenset[str]) -> sa.Select[Any]:
+    """What is alive, and served where that is asked; of the newest `near` rows if that is given."""
+    query = sa.select(*_ORDER)
+    if "near" in given:
+        near = _newest_positions(given - _OF_THE_MOMENT)
+        query = query.join(near, near.c.position == snapshots.c.position)
+        given &= _OF_THE_MOMENT
     # Materialized, or the planner walks the newest rows in the hope that one of them is alive.
-    alive = sa.select(*_ORDER).where(*_asked_for(given)).cte("alive").prefix_with("MATERIALIZED")
+    alive = query.where(*_asked_for(given)).cte("alive").prefix_with("MATERIALIZED")
     newest = (
         sa.select(alive.c.position)
         .order_by(*(alive.c[column.name].desc() for column in _ORDER))
@@ -337,4 +422,15 @@ def _alive_rows(given: frozenset[str]) -> sa.Select[Any]:
         sa.select(*_COLUMNS)
         .join(newest, newest.c.position == snapshots.c.position)
         .order_by(*(column.desc() for column in _ORDER))
+    )
+
+
+def _newest_positions(given: frozenset[str]) -> sa.CTE:
+    return (
+        sa.select(snapshots.c.position)
+        .where(*_asked_for(given))
+        .order_by(*(column.desc() for column in _ORDER))
+        .limit(sa.bindparam("near"))
+        .cte("near")
+        .prefix_with("MATERIALIZED")
     )

@@ -15,25 +15,17 @@ from sqlalchemy.dialects import postgresql, sqlite
 from riskhub.store.engine import reading, writing
 from riskhub.store.landing import lock_landings
 from riskhub.store.tables import (
+    MADE_FROM_SNAPSHOTS,
     condemned_blobs,
-    risk_metrics,
-    risk_tails,
+    quarantine,
     snapshot_blobs,
-    snapshot_weights,
     snapshots,
-    validated_snapshots,
     world_stages,
 )
 
 _WALK = 5_000
 _CHUNK = 500
-_MADE_FROM_SNAPSHOTS = (
-    validated_snapshots,
-    snapshot_weights,
-    risk_metrics,
-    risk_tails,
-    snapshot_blobs,
-)
+_GO_WITH_A_SNAPSHOT = (*MADE_FROM_SNAPSHOTS, quarantine, snapshot_blobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +108,7 @@ class RetentionStore:
             for start in range(0, len(doomed), _CHUNK):
                 positions = doomed[start : start + _CHUNK]
                 with writing(self.engine) as connection:
-                    for table in _MADE_FROM_SNAPSHOTS:
+                    for table in _GO_WITH_A_SNAPSHOT:
                         connection.execute(sa.delete(table).where(table.c.position.in_(positions)))
                     # A landing that meets one of these again reads it next: none is under way now.
                     lock_landings(connection)

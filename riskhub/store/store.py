@@ -2,15 +2,30 @@
 
 import sqlalchemy as sa
 
+from riskhub.store.backtests import BacktestStore
+from riskhub.store.claims import ClaimStore
 from riskhub.store.derived import DerivedStore
 from riskhub.store.engine import create_engine, reading
 from riskhub.store.landing import LandingStore
 from riskhub.store.numbers import NumbersStore
 from riskhub.store.retention import RetentionStore
+from riskhub.store.returns import ReturnsStore
 from riskhub.store.schema import check_migrated
+from riskhub.store.stress import StressStore
+from riskhub.store.verdicts import VerdictStore
 
 
-class Store(LandingStore, DerivedStore, NumbersStore, RetentionStore):
+class Store(
+    LandingStore,
+    ClaimStore,
+    VerdictStore,
+    DerivedStore,
+    NumbersStore,
+    StressStore,
+    BacktestStore,
+    RetentionStore,
+    ReturnsStore,
+):
     """The hub's database. Every call may raise `StoreUnavailable`, which is safe to try again."""
 
     def ping(self) -> None:

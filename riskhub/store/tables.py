@@ -124,7 +124,22 @@ validated_snapshots = sa.Table(
     sa.Column("digest", sa.String(80), nullable=False),
     sa.Column("accepted", sa.Boolean, nullable=False),
     sa.Column("reasons", sa.JSON, nullable=False),
+    sa.Column(
+        "flags", sa.JSON, nullable=False, comment="what is worth knowing and rejects nothing"
+    ),
+    sa.Column("evidence", sa.JSON, comment="what was measured; null when there was nothing to"),
     sa.Column("schema_version", sa.String(32), nullable=False),
+)
+
+# What is rejected, from when to when: so that what is served need not read verdicts, and what was
+# served at an earlier moment can be told again. Kept by the transaction that writes verdicts.
+quarantine = sa.Table(
+    "quarantine",
+    metadata,
+    sa.Column("position", _Position, primary_key=True, autoincrement=False),
+    sa.Column("since", Instant, primary_key=True),
+    sa.Column("until", Instant, comment="null while it is there"),
+    sa.Index("ix_quarantine_since_position", "since", "position"),
 )
 
 snapshot_weights = sa.Table(
@@ -163,6 +178,15 @@ risk_metrics = sa.Table(
     sa.Column("snapshot_digest", sa.String(80), nullable=False),
     sa.Column("returns_source", sa.String(32)),
     sa.Column("returns_digest", sa.String(80)),
+    sa.Column("covariance_source", sa.String(32)),
+    sa.Column("covariance_digest", sa.String(80)),
+    sa.Column("diversification_ratio", sa.Double),
+    sa.Column("effective_bets", sa.Double),
+    sa.Column(
+        "contributions_level", sa.String(16), comment="of its risk_contributions; null: none"
+    ),
+    sa.Column("passed_over", sa.JSON, nullable=False, comment="source to why it was not used"),
+    sa.Column("absent", sa.JSON, nullable=False, comment="number to why there is none"),
     sa.Column("code_version", sa.String(32), nullable=False),
     sa.Index("ix_risk_metrics_world_id_as_of", "world_id", "as_of"),
     sa.Index("ix_risk_metrics_world_id_stage_as_of", "world_id", "stage", "as_of"),
@@ -179,6 +203,163 @@ risk_tails = sa.Table(
     sa.Column("es", sa.Double, nullable=False),
     sa.Column("rank", sa.Integer),
     sa.Column("var_next", sa.Double),
+    sa.Column("source", sa.String(32), nullable=False),
+    sa.Column("var_error", sa.Double, comment="standard error, of a simulated tail"),
+    sa.Column("es_error", sa.Double, comment="standard error, of a simulated tail"),
+)
+
+# A clustered key: a row of these costs little beside its key, and a panel has a million of them.
+_CLUSTERED: dict[str, Any] = {"sqlite_with_rowid": False}
+
+# Losses are positive, fractions of equity; marginal ones per unit of weight.
+risk_contributions = sa.Table(
+    "risk_contributions",
+    metadata,
+    sa.Column("position", _Position, primary_key=True, autoincrement=False),
+    sa.Column("symbol", sa.String(128), primary_key=True),
+    sa.Column("day", sa.Date, nullable=False, index=True),
+    sa.Column("weight", sa.Double, nullable=False),
+    sa.Column("marginal_var", sa.Double, nullable=False),
+    sa.Column("marginal_es", sa.Double, nullable=False),
+    sa.Column("var", sa.Double, nullable=False),
+    sa.Column("es", sa.Double, nullable=False),
+    sa.Column("historical_var", sa.Double),
+    sa.Column("historical_es", sa.Double),
+    **_CLUSTERED,
+)
+
+# A candidate of a snapshot's `constraints`: its tails without and with it.
+candidate_risk = sa.Table(
+    "candidate_risk",
+    metadata,
+    sa.Column("position", _Position, primary_key=True, autoincrement=False),
+    sa.Column("method", sa.String(32), primary_key=True),
+    sa.Column("level", sa.String(16), primary_key=True),
+    sa.Column("day", sa.Date, nullable=False, index=True),
+    sa.Column("candidate_id", sa.String(128), nullable=False),
+    sa.Column("candidate_weight", sa.Double, nullable=False),
+    sa.Column("funding", sa.String(16), nullable=False),
+    sa.Column("source", sa.String(32), nullable=False),
+    sa.Column("var_without", sa.Double, nullable=False),
+    sa.Column("var_with", sa.Double, nullable=False),
+    sa.Column("es_without", sa.Double, nullable=False),
+    sa.Column("es_with", sa.Double, nullable=False),
+)
+
+# What the scenarios of a book say, once per digest of the book: results name it by that.
+scenario_books = sa.Table(
+    "scenario_books",
+    metadata,
+    sa.Column("digest", sa.String(80), primary_key=True),
+    sa.Column("scenario", sa.String(64), primary_key=True),
+    sa.Column("place", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("label", sa.String(256), nullable=False),
+    sa.Column("definition", sa.JSON, nullable=False),
+)
+
+# One row a snapshot: what its stress results were made from, and the reverse stress.
+snapshot_stress = sa.Table(
+    "snapshot_stress",
+    metadata,
+    sa.Column("position", _Position, primary_key=True, autoincrement=False),
+    sa.Column("day", sa.Date, nullable=False, index=True),
+    sa.Column("world_id", sa.String(128), nullable=False),
+    sa.Column("version", sa.String(128), nullable=False),
+    sa.Column("as_of", Instant, nullable=False),
+    sa.Column("stage", sa.String(128), nullable=False),
+    sa.Column("book_digest", sa.String(80), nullable=False),
+    sa.Column("snapshot_digest", sa.String(80), nullable=False),
+    sa.Column("prices_digest", sa.String(80), nullable=False),
+    sa.Column("covariance_source", sa.String(32)),
+    sa.Column("loss_limit", sa.Double, nullable=False, comment="that the shocks below lose"),
+    sa.Column("against", sa.Double, comment="every position moves so far against its holder"),
+    sa.Column("market", sa.Double, comment="every price moves so far"),
+    sa.Column("code_version", sa.String(32), nullable=False),
+    sa.Index("ix_snapshot_stress_world_id_as_of", "world_id", "as_of"),
+)
+
+# P&L: signed fractions of equity. `origin`: ``riskhub``, or ``producer`` for those of a snapshot's
+# own stress block, which are kept as `measures`.
+stress_results = sa.Table(
+    "stress_results",
+    metadata,
+    sa.Column("position", _Position, primary_key=True, autoincrement=False),
+    sa.Column("origin", sa.String(16), primary_key=True),
+    sa.Column("scenario", sa.String(256), primary_key=True),
+    sa.Column("day", sa.Date, nullable=False, index=True),
+    sa.Column("pnl", sa.Double),
+    sa.Column("worst", sa.Double),
+    sa.Column("max_drawdown", sa.Double),
+    sa.Column("ruined", sa.Boolean),
+    sa.Column("var", sa.Double, comment="at 99 %, under a covariance that was shifted"),
+    sa.Column("es", sa.Double, comment="as var"),
+    sa.Column("unavailable", sa.Text, comment="why there is no result; null when there is"),
+    # Null is no JSON here: of a million rows nearly all are none.
+    sa.Column(
+        "measures", sa.JSON(none_as_null=True), comment="a producer's own numbers, as it sent them"
+    ),
+    **_CLUSTERED,
+)
+
+# What a forecast met: the loss of the next trading day, of the portfolio as it was weighted then.
+# `day` is the day of the outcome; `position` is the forecast's.
+var_outcomes = sa.Table(
+    "var_outcomes",
+    metadata,
+    sa.Column("position", _Position, primary_key=True, autoincrement=False),
+    sa.Column("day", sa.Date, nullable=False, index=True),
+    sa.Column("world_id", sa.String(128), nullable=False),
+    sa.Column("stage", sa.String(128), nullable=False),
+    sa.Column("forecast_day", sa.Date, nullable=False),
+    sa.Column("loss", sa.Double, nullable=False),
+    sa.Column("hindsight", sa.Boolean, nullable=False, comment="it landed after its outcome"),
+    sa.Column("prices_digest", sa.String(80), nullable=False),
+    sa.Column("code_version", sa.String(32), nullable=False),
+    sa.Index("ix_var_outcomes_world_id_stage_day", "world_id", "stage", "day"),
+)
+
+# The last `observations` outcomes of a world up to a day, held against one model's forecasts.
+var_backtests = sa.Table(
+    "var_backtests",
+    metadata,
+    sa.Column("world_id", sa.String(128), primary_key=True),
+    sa.Column("stage", sa.String(128), primary_key=True),
+    sa.Column("method", sa.String(32), primary_key=True),
+    sa.Column("level", sa.String(16), primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True, index=True),
+    sa.Column("window", sa.Integer, nullable=False),
+    sa.Column("observations", sa.Integer, nullable=False),
+    sa.Column("exceedances", sa.Integer, nullable=False),
+    sa.Column("exceeded", sa.Boolean, nullable=False, comment="on this very day"),
+    sa.Column("zone", sa.String(8), nullable=False),
+    sa.Column("multiplier", sa.Double),
+    sa.Column("kupiec_p", sa.Double, nullable=False, comment="exact"),
+    sa.Column("christoffersen_p", sa.Double, nullable=False, comment="of independence, exact"),
+    sa.Column("z2", sa.Double, comment="Acerbi and Szekely's second statistic"),
+    sa.Column("code_version", sa.String(32), nullable=False),
+    **_CLUSTERED,
+)
+
+# The price source's returns, as they were when a day was materialized.
+asset_returns = sa.Table(
+    "asset_returns",
+    metadata,
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("symbol", sa.String(128), primary_key=True),
+    sa.Column("simple_return", sa.Double, nullable=False),
+    sa.Column("prices_digest", sa.String(80), nullable=False),
+    **_CLUSTERED,
+)
+
+# The days of a table that a run over a range has written and is not done with: should it be tried
+# again, it goes on behind them.
+run_progress = sa.Table(
+    "run_progress",
+    metadata,
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("table_name", sa.String(32), primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True),
 )
 
 symbol_budgets = sa.Table(
@@ -196,4 +377,17 @@ symbol_budgets = sa.Table(
     sa.Column("mode", sa.String(16), nullable=False),
     sa.Column("policies", sa.JSON, nullable=False),
     sa.Column("formula_version", sa.String(32), nullable=False),
+)
+
+# What is made from a snapshot, each row naming it by `position` and the partition by `day`.
+MADE_FROM_SNAPSHOTS = (
+    validated_snapshots,
+    snapshot_weights,
+    risk_metrics,
+    risk_tails,
+    risk_contributions,
+    candidate_risk,
+    snapshot_stress,
+    stress_results,
+    var_outcomes,
 )

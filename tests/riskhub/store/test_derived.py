@@ -7,14 +7,25 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from builders import NOW, WORLD
-from stored import DAY, body_of, compute, land_days, metrics, tail, together, verdict, weight
+from stored import (
+    DAY,
+    body_of,
+    compute,
+    land_days,
+    metrics,
+    stressed,
+    tail,
+    together,
+    verdict,
+    weight,
+)
 
 from riskhub.store import Store
 from riskhub.store.engine import writing
 from riskhub.store.tables import risk_metrics
 
 
-def test_pending_is_what_has_no_verdict_or_no_metrics_by_day(store: Store) -> None:
+def test_pending_is_what_has_no_verdict_or_lacks_numbers_by_day(store: Store) -> None:
     assert (store.pending_days().days, store.pending_days().done_up_to) == ((), 0)
     one, two, three, four = land_days(store, 10, 11, 10, 12)
     tenth, eleventh, twelfth = (date(2026, 1, day) for day in (10, 11, 12))
@@ -45,6 +56,9 @@ def test_pending_is_what_has_no_verdict_or_no_metrics_by_day(store: Store) -> No
     assert store.pending_days().done_up_to == two  # accepted and not measured is half done
 
     store.write_days({"risk_metrics": [metrics(three, day=tenth)]}, [tenth], replace=False)
+    assert store.pending_days().done_up_to == two  # measured and not stressed, too
+
+    store.write_days({"snapshot_stress": [stressed(three, day=tenth)]}, [tenth], replace=False)
     assert (store.pending_days().days, store.pending_days().done_up_to) == ((), four)
 
 
@@ -86,21 +100,6 @@ def test_replacing_a_day_keeps_what_landed_after_its_rows_were_read(store: Store
     store.write_days({"risk_metrics": [metrics(9)]}, [DAY], replace=False)
     store.write_days({"risk_metrics": [metrics(2, n=250)]}, [DAY], replace=True, read_up_to=2)
     assert [row["position"] for row in store.metrics_on(DAY, DAY)] == [2, 9]
-
-
-def test_a_rejected_snapshot_loses_all_that_was_made_from_it(store: Store) -> None:
-    made = {
-        "snapshot_weights": [weight(1, "BAC", 1.0), weight(2, "BAC", 1.0)],
-        "risk_metrics": [metrics(1), metrics(2)],
-        "risk_tails": [tail(1), tail(2)],
-    }
-    store.write_days(made, [DAY], replace=True)
-    verdicts = [verdict(1, accepted=False, reasons=["the sum"]), verdict(2)]
-    store.write_days({"validated_snapshots": verdicts}, [DAY], replace=True, rejected=[1])
-    assert store.weights_of(DAY, DAY) == {2: {"BAC": 1.0}}
-    assert store.metrics_on(DAY, DAY) == [metrics(2)]
-    assert store.tails_on(DAY, DAY) == [tail(2)]
-    assert [row["position"] for row in store.quarantined_on(DAY, DAY)] == [1]
 
 
 def test_adding_replaces_only_the_rows_of_the_same_landings(store: Store) -> None:
@@ -227,7 +226,6 @@ def test_history_is_by_as_of_of_one_world_stage_method_and_level(store: Store) -
         (2, DAY, 0.02),
         (1, DAY, 0.02),
     ]
-    assert store.weights_history(WORLD, stage="paper") == {1: {"BAC": 0.1}, 2: {"BAC": 0.2}}
 
 
 def budget(symbol: str, computed_at: datetime, **row: Any) -> dict[str, Any]:

@@ -1,18 +1,30 @@
 """A world's risk numbers: newest first, with their tails, and through an index."""
 
 import re
+from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
 from builders import NOW, WORLD, accept
-from stored import DAY, land_days, metrics, plans_of, tail, verdict
+from sqlalchemy import event
+from stored import (
+    DAY,
+    candidate,
+    contribution,
+    land_days,
+    metrics,
+    plans_of,
+    tail,
+    verdict,
+)
 
 from riskhub.store import Store
 from riskhub.store.engine import writing
 from riskhub.store.numbers import NumbersFilter
 
 HOUR = timedelta(hours=1)
+LEVELS = ("0.99", "0.95", "0.975")
 
 
 def measure(
@@ -21,6 +33,21 @@ def measure(
     rows = {
         "risk_metrics": [metrics(position, **row)],
         "risk_tails": [tail(position, level) for level in levels],
+    }
+    store.write_days(rows, [DAY], replace=False)
+
+
+def write_contributions(
+    store: Store,
+    position: int,
+    book: list[dict[str, Any]],
+    candidates: list[dict[str, Any]] | None = None,
+    **row: Any,
+) -> None:
+    rows = {
+        "risk_metrics": [metrics(position, **row)],
+        "risk_contributions": book,
+        "candidate_risk": candidates or [],
     }
     store.write_days(rows, [DAY], replace=False)
 
@@ -124,6 +151,69 @@ def test_why_a_version_was_rejected(store: Store) -> None:
     assert store.rejection_of("fx", "1") is None
 
 
+def test_contributions_are_the_stored_rows_by_symbol_and_the_candidates_by_method_and_level(
+    store: Store,
+) -> None:
+    book = [contribution(1, symbol, 0.01) for symbol in ("_", "b", "B", "a", "10", "9")]
+    asked = [candidate(1, level, method) for method in ("normal", "ewma") for level in LEVELS]
+    write_contributions(store, 1, book, asked)
+    write_contributions(store, 2, [contribution(2, "A", 0.02)], as_of=NOW - HOUR)
+    write_contributions(store, 3, [], as_of=NOW - 2 * HOUR, absent={"contributions": "no risk"})
+    first, second, third = store.contributions(WORLD, limit=3).rows
+    left_out = ("position", "day")
+    assert first["contributions"] == [
+        {name: value for name, value in row.items() if name not in left_out}
+        for row in sorted(book, key=lambda row: row["symbol"])  # the same from every database
+    ]
+    assert [(row["method"], row["level"]) for row in first["candidate"]] == [
+        (method, level) for method in ("ewma", "normal") for level in sorted(LEVELS)
+    ]
+    assert first["candidate"][0]["var_with"] == 0.25
+    assert [each["symbol"] for each in second["contributions"]] == ["A"]
+    assert (third["contributions"], third["candidate"]) == ([], [])
+    assert third["absent"] == {"contributions": "no risk"}
+
+
+def test_contributions_are_chosen_and_paged_as_numbers_are(store: Store) -> None:
+    for position in range(1, 6):
+        stage = "live" if position == 4 else "paper"
+        write_contributions(store, position, [], as_of=NOW + position * HOUR, stage=stage)
+    which = NumbersFilter(stage="paper", since=NOW + 2 * HOUR)
+    page = store.contributions(WORLD, which, limit=2)
+    assert [row["position"] for row in page.rows] == [5, 3]
+    page = store.contributions(WORLD, which, limit=2, after=page.next_key)
+    assert ([row["position"] for row in page.rows], page.next_key) == ([2], None)
+
+
+@pytest.mark.parametrize("read", ["numbers", "contributions"])
+def test_parts_are_those_of_the_row_though_it_is_computed_again_meanwhile(
+    store: Store, open_another: Callable[[], Store], read: str
+) -> None:
+    def write(into: Store, n: int, number: float) -> None:
+        rows = {
+            "risk_metrics": [metrics(1, n=n)],
+            "risk_tails": [tail(1, var=number)],
+            "risk_contributions": [contribution(1, "A", number)],
+        }
+        into.write_days(rows, [DAY], replace=True)
+
+    write(store, 500, 0.5)
+    other, statements = open_another(), []
+
+    @event.listens_for(store.engine, "after_cursor_execute")
+    def compute_again(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT"):
+            statements.append(statement)
+        if len(statements) == 1:
+            write(other, 250, 0.25)
+
+    for n, number in ((500, 0.5), (250, 0.25)):
+        (row,) = getattr(store, read)(WORLD, limit=1).rows
+        (part,) = row["tails" if read == "numbers" else "contributions"]
+        assert (row.get("n", n), part["var"]) == (n, number)
+    assert len(statements) > 2
+
+
 # -- through an index -----------------------------------------------------------------------------
 
 
@@ -161,6 +251,10 @@ def years(store: Store) -> Store:
             for row in rows
             for level in ("0.95", "0.975", "0.99")
         ],
+        "risk_contributions": [
+            contribution(row["position"], "A", 0.01, day=row["day"]) for row in rows
+        ],
+        "candidate_risk": [candidate(row["position"], "0.99", day=row["day"]) for row in rows],
         "validated_snapshots": [
             verdict(row["position"], day=row["day"], accepted=False) for row in rows
         ],
@@ -192,9 +286,18 @@ def test_the_newest_and_every_page_read_their_index(
             assert years.numbers("w1", filter_, limit=1).rows
             page = years.numbers("w1", filter_, limit=5)
             assert years.numbers("w1", filter_, limit=5, after=page.next_key).rows
-    assert len(plans) == 3 * len(asked)
+    assert len(plans) == 2 * 3 * len(asked)  # a page, and then its tails
+    for number, plan in enumerate(plans):
+        read = index if number % 2 == 0 else "(pk|sqlite_autoindex)_risk_tails"
+        assert re.search(rf"\b{read}", plan), plan
+        scans_nothing(plan)
+
+
+def test_contributions_are_found_by_their_keys(years: Store) -> None:
+    with plans_of(years) as plans:
+        assert years.contributions("w1", limit=5).rows
+    assert len(plans) == 3
     for plan in plans:
-        assert re.search(rf"\b{index}\b", plan), plan
         scans_nothing(plan)
 
 
@@ -203,10 +306,10 @@ def test_a_version_its_rejection_and_kinds_are_found_by_their_keys(years: Store)
         assert years.numbers("w1", NumbersFilter(version="v1"), limit=1).rows
         assert years.rejection_of("w1", "v1") is not None
         assert years.tail_kinds([1, 2, 3])
-    assert len(plans) == 3
+    assert len(plans) == 4
     for plan in plans:
         scans_nothing(plan)
 
 
 def scans_nothing(plan: str) -> None:
-    assert not re.search(r"Seq Scan|SCAN (risk|snapshots|validated)", plan), plan
+    assert not re.search(r"Seq Scan|SCAN (risk|candidate|snapshots|validated)", plan), plan

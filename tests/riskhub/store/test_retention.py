@@ -21,6 +21,7 @@ from stored import (
     outcomes,
     references,
     row_count,
+    stressed,
     tail,
     together,
     verdict,
@@ -34,7 +35,7 @@ from riskhub.snapshot import Snapshot
 from riskhub.store import Store
 from riskhub.store.engine import reading, writing
 from riskhub.store.landing import land
-from riskhub.store.retention import _MADE_FROM_SNAPSHOTS, Removable
+from riskhub.store.retention import _GO_WITH_A_SNAPSHOT, Removable
 from riskhub.store.tables import condemned_blobs, metadata, snapshots
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
@@ -104,6 +105,7 @@ def test_what_was_made_from_a_removed_snapshot_goes_with_it(store: Store) -> Non
         {
             "validated_snapshots": [verdict(one), verdict(two)],
             "risk_metrics": [metrics(one), metrics(two)],
+            "snapshot_stress": [stressed(one), stressed(two)],
             "risk_tails": [tail(one), tail(one, "0.95"), tail(two)],
             "snapshot_weights": [weight(one, "BAC", 1.0), weight(two, "BAC", 1.0)],
         },
@@ -124,7 +126,7 @@ def test_what_was_made_from_a_removed_snapshot_goes_with_it(store: Store) -> Non
 def test_every_table_with_positions_is_cleared_of_them() -> None:
     """A table that is added one day must not keep rows of snapshots that are gone."""
     with_positions = {table for table in metadata.tables.values() if "position" in table.c}
-    assert with_positions == {*_MADE_FROM_SNAPSHOTS, snapshots}
+    assert with_positions == {*_GO_WITH_A_SNAPSHOT, snapshots}
 
 
 def test_the_walk_goes_on_to_the_end_in_short_transactions(store: Store) -> None:

@@ -17,7 +17,7 @@ from stored import CREATED, DAY, DUPLICATE, THREADS, body_of, outcomes, row_coun
 
 import riskhub.store
 from riskhub.errors import StoreNotMigrated
-from riskhub.store import Store, migrate, open_store
+from riskhub.store import Filter, Store, migrate, open_store
 from riskhub.store.engine import reading, writing
 from riskhub.store.schema import check_migrated
 from riskhub.store.tables import metadata
@@ -216,3 +216,37 @@ def test_back_to_the_first_release_and_forward_again_loses_no_row(first_of_all: 
     assert [row.version for row in first_of_all.landed_on(date.min, DAY)] == ["v2"]
     # Whoever remembers an answer from before must ask again: rows may have landed meanwhile.
     assert not set(first_of_all.stamps([WORLD])[WORLD].values()) & set(stamps[WORLD].values())
+
+
+_REJECTED = _VERDICT.replace("VALUES (1,", "VALUES (2,").replace("true, '[]'", "false, '[\"bad\"]'")
+_METRICS = (
+    "INSERT INTO risk_metrics (position, day, world_id, version, as_of, stage, horizon_days, "
+    '"window", n, gross, net, largest, herfindahl, effective_names, snapshot_digest, '
+    "returns_source, code_version) VALUES (1, '2026-01-31', :world_id, :version, :as_of, :stage, "
+    "1, 500, 500, 1, 1, 1, 1, 1, 'sha256:0', 'realized_returns', 'riskhub/0')"
+)
+_TAIL = "INSERT INTO risk_tails VALUES (1, 'historical', '0.99', '2026-01-31', 0.1, 0.2, 5, 0.09)"
+
+
+def test_numbers_of_before_say_their_source_and_what_was_rejected_is_quarantined_from_now_on(
+    first_of_all: Store,
+) -> None:
+    with writing(first_of_all.engine) as connection:
+        as_of = (OLD[0].as_of - _EPOCH) // timedelta(microseconds=1)
+        row = {
+            **{name: getattr(OLD[1], name) for name in ("world_id", "version", "stage", "digest")},
+            "as_of": OLD[0].as_of if connection.dialect.name == "postgresql" else as_of,
+        }
+        for statement in (_REJECTED, _METRICS, _TAIL):
+            connection.execute(sa.text(statement), row)
+
+    migrate(first_of_all.engine)
+
+    (tail,) = first_of_all.tails_on(DAY, DAY)
+    (metrics,) = first_of_all.metrics_on(DAY, DAY)
+    assert (tail["source"], tail["var"], tail["var_error"]) == ("realized_returns", 0.1, None)
+    assert (metrics["absent"], metrics["passed_over"]) == ({}, {})
+    (quarantined,) = first_of_all.quarantined(limit=9).rows
+    assert (quarantined["version"], quarantined["reasons"]) == ("v2", ["bad"])
+    assert quarantined["since"] > datetime.now(UTC) - timedelta(minutes=5)
+    assert first_of_all.latest(WORLD, Filter(stage="live"), now=NOW) is None
