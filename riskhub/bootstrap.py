@@ -1,14 +1,13 @@
 """The real dependencies of a process, chosen by settings: API, Dagster and workers all ask here."""
 
 import functools
-from pathlib import Path
 
 import redis
 
 from riskhub.blobs import open_blobs
 from riskhub.cache import Shared
 from riskhub.hub import Hub
-from riskhub.prices import PricePanel, load_panel
+from riskhub.prices import PricePanel, PriceSource, open_prices
 from riskhub.settings import Settings
 from riskhub.store import Store, open_store
 from riskhub.telemetry import Telemetry
@@ -58,7 +57,16 @@ def redis_client(settings: Settings) -> redis.Redis:
     )
 
 
+def price_panel(settings: Settings) -> PricePanel:
+    """The price panel as its source has it now; read again only when that has changed.
+
+    Raises `PriceFileError`.
+    """
+    source = open_prices(settings)
+    # Looked at before it is read: what changes meanwhile is read once more, never overlooked.
+    return _loaded(source, source.fingerprint())
+
+
 @functools.lru_cache(maxsize=2)
-def price_panel(path: Path) -> PricePanel:
-    """The price panel, read once per process. Raises `PriceFileError`."""
-    return load_panel(path)
+def _loaded(source: PriceSource, _fingerprint: str) -> PricePanel:
+    return source.load()

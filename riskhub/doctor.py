@@ -35,6 +35,7 @@ from riskhub.errors import (
     StoreNotMigrated,
     StoreUnavailable,
 )
+from riskhub.prices import PriceFileError, open_prices
 from riskhub.settings import Settings
 from riskhub.store import create_engine
 from riskhub.store.engine import clock_of
@@ -188,6 +189,17 @@ def check_blobs(settings: Settings) -> Finding:
     return Finding("blobs", "ok", f"{kind}: a probe was put, read and deleted")
 
 
+def check_prices(settings: Settings) -> Finding:
+    """Whether the source of prices has a whole panel, and up to when."""
+    source = open_prices(settings)
+    try:
+        panel = source.load()
+    except PriceFileError as error:
+        return Finding("prices", "fail", str(error), "look at prices_path, and at `prices`")
+    span = f"{len(panel.symbols):,} symbols, {panel.days[0]} to {panel.days[-1]}"
+    return Finding("prices", "ok", f"{source.label}: {span}")
+
+
 def check_tokens(settings: Settings) -> Finding:
     """Whether there are tokens, and the tokens file is good."""
     try:
@@ -248,6 +260,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("redis", check_redis),
     ("controlbus", check_controlbus),
     ("blobs", check_blobs),
+    ("prices", check_prices),
     ("tokens", check_tokens),
     ("api", check_api),
     ("dagster", check_dagster),

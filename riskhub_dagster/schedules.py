@@ -1,8 +1,11 @@
-"""What runs by the clock: the governor's budgets every minute, retention every night."""
+"""What runs by the clock: budgets every minute, returns every evening, retention every night."""
+
+from datetime import UTC, timedelta
 
 import dagster as dg
 
-from riskhub.settings import Settings
+from riskhub.settings import Settings, load_settings
+from riskhub_dagster.sensors import RANGE_END_TAG, RANGE_START_TAG
 
 budgets_job = dg.define_asset_job(
     "compute_budgets",
@@ -19,6 +22,30 @@ budgets_schedule = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Budgets are stale to their consumers after a minute.",
 )
+
+returns_job = dg.define_asset_job(
+    "compute_returns",
+    selection=["asset_returns"],
+    description="The returns of some days, from the source of prices.",
+)
+
+
+@dg.schedule(
+    name="returns_every_evening",
+    job=returns_job,
+    cron_schedule="30 22 * * 1-5",  # an hour and a half after New York's later close
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="The last seven days as one run: a price that came late is picked up.",
+)
+def returns_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Request a run of the last seven days, as far as they are partitions."""
+    last = context.scheduled_execution_time.astimezone(UTC).date()
+    first = max(last - timedelta(days=6), load_settings().partitions_start)
+    if first > last:
+        return dg.SkipReason(f"the first partition is that of {first}")
+    return dg.RunRequest(tags={RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()})
+
 
 retention_job = dg.define_asset_job(
     "apply_retention",

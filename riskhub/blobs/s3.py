@@ -8,11 +8,12 @@ import base64
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import SecretStr
 
 from riskhub.blobs.settings import BlobSettings
 from riskhub.blobs.store import MAX_BLOB_BYTES, ContentAddressed
@@ -118,7 +119,7 @@ class S3Blobs(ContentAddressed):
         """The one client, which threads may share; a boto3 session they may not."""
         with self._making:
             if self._made is None:
-                self._made = _new_client(self._settings)
+                self._made = new_client(self._settings)
             return self._made
 
     @contextmanager
@@ -133,7 +134,23 @@ class S3Blobs(ContentAddressed):
             raise BlobsUnavailable(f"the bucket {self._bucket} can't be used: {why}") from error
 
 
-def _new_client(settings: BlobSettings) -> Any:
+class S3Access(Protocol):
+    """The settings that a client needs, of whatever is kept in S3."""
+
+    @property
+    def s3_endpoint_url(self) -> str | None: ...
+    @property
+    def s3_region(self) -> str | None: ...
+    @property
+    def s3_access_key_id(self) -> str | None: ...
+    @property
+    def s3_secret_access_key(self) -> SecretStr | None: ...
+    @property
+    def timeout_sec(self) -> float: ...
+
+
+def new_client(settings: S3Access) -> Any:
+    """A boto3 client, which threads may share; connects when it is used."""
     secret = settings.s3_secret_access_key
     return boto3.session.Session().client(
         "s3",

@@ -48,7 +48,7 @@ def run(settings: Settings, console: Console) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    panel = bootstrap.price_panel(settings.prices_path)
+    panel = bootstrap.price_panel(settings)
     tape = _tape(panel)
     day, weights = next(tape)
     next_post = 0.0

@@ -25,12 +25,14 @@ from riskhub.doctor import (
     check_dagster,
     check_database,
     check_home,
+    check_prices,
     check_redis,
     check_tokens,
     examine,
     judge_free,
     judge_skew,
 )
+from riskhub.prices import PriceSettings
 from riskhub.settings import Settings
 from riskhub.store import create_engine, migrate
 
@@ -278,6 +280,32 @@ def test_tokens_are_counted(settings: Settings, tmp_path: Path) -> None:
     broken = check_tokens(with_(settings, tokens_file=file))
     assert broken.status == "fail"
     assert SECRET not in repr(broken)
+
+
+def test_prices_are_told_with_their_last_day(settings: Settings) -> None:
+    finding = check_prices(settings)
+    assert finding.status == "ok"
+    assert "20 symbols, 1990-01-02 to 2022-12-28" in finding.sentence
+
+
+def test_prices_that_are_missing_or_no_panel_fail(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "prices.csv"
+    there = with_(settings, prices_path=path)
+    assert check_prices(there).status == "fail"
+    path.write_text("Date,AAPL\n2024-01-04,\n")
+    finding = check_prices(there)
+    assert (finding.status, finding.mend) == ("fail", "look at prices_path, and at `prices`")
+    assert str(path) in finding.sentence
+
+
+def test_a_price_table_that_cannot_be_reached_is_told_without_its_password(
+    settings: Settings, free_port: Callable[[], int]
+) -> None:
+    url = f"postgresql://me:{SECRET}@127.0.0.1:{free_port()}/market"
+    prices = PriceSettings(kind="table", table="prices", database_url=url)
+    finding = check_prices(with_(settings, prices=prices))
+    assert finding.status == "fail"
+    assert SECRET not in repr(finding)
 
 
 def test_a_home_is_looked_at_and_not_made(settings: Settings) -> None:

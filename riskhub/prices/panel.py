@@ -1,24 +1,17 @@
-"""The price panel: the hub's default source of daily returns.
+"""The price panel, what can be wrong with one, and what its sources have in common.
 
-Here belong reading a price file, refusing a bad one, and cutting windows of returns out of it.
-What is computed from the returns belongs in `riskhub.risk`.
-
-A price file is a CSV, plain or gzipped, unquoted, oldest day first:
-
-    Date,AAPL,AMD
-    1990-01-02,0.264,4.125
+What a source is read like belongs in a module of its own; what is computed from the returns belongs
+in `riskhub.risk`.
 """
 
-import gzip
-import hashlib
-import zlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,24 +24,50 @@ LONGEST_CLOSURE = timedelta(days=7)
 
 
 class PriceFileError(RiskHubError):
-    """A price file cannot be used."""
+    """Base: there are no prices to be had from where the settings say. `source` says where."""
+
+    def __init__(self, source: str, problem: str) -> None:
+        super().__init__(f"{source} {problem}")
+        self.source = source
 
 
-class PriceFileMissing(PriceFileError):
+class PricesMissing(PriceFileError):
+    """There is nothing where the prices should be."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source, "is missing")
+
+
+class PricesCorrupt(PriceFileError):
+    """Something is there, and what it holds is not a price panel: `reason`."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(source, f"is corrupt: {reason}")
+        self.reason = reason
+
+
+class PricesUnavailable(PriceFileError):
+    """The source can't be reached, or refuses. Safe to try again."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(source, f"can't be read: {reason}")
+        self.reason = reason
+
+
+class PriceFileMissing(PricesMissing):
     """There is no file where the price file should be."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"price file {path} is missing")
+        super().__init__(f"price file {path}")
         self.path = path
 
 
-class PriceFileCorrupt(PriceFileError):
+class PriceFileCorrupt(PricesCorrupt):
     """The price file is there, and what it holds is not a price panel."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"price file {path} is corrupt: {reason}")
+        super().__init__(f"price file {path}", reason)
         self.path = path
-        self.reason = reason
 
 
 class UnknownSymbol(RiskHubError):
@@ -73,7 +92,8 @@ class PricePanel:
     """Daily closing prices, oldest day first. Its arrays are read-only.
 
     `symbols`: N distinct names. `days`: T trading days, strictly increasing. `prices`: (T, N),
-    finite and positive, in the file's currency. `digest`: `sha256:<hex>` of the uncompressed CSV.
+    finite and positive, in one currency. `digest`: `sha256:<hex>` of the uncompressed CSV, or of
+    the content as `riskhub.prices.as_arrow` has it.
     """
 
     symbols: tuple[str, ...]
@@ -84,7 +104,8 @@ class PricePanel:
     @cached_property
     def returns(self) -> NDArray[np.float64]:
         """(T-1, N) simple daily returns p[t] / p[t-1] - 1; row i belongs to `return_days[i]`."""
-        returns = self.prices[1:] / self.prices[:-1] - 1.0
+        with np.errstate(over="ignore"):  # whoever computes with them refuses what is not finite
+            returns = self.prices[1:] / self.prices[:-1] - 1.0
         returns.setflags(write=False)
         return returns
 
@@ -129,89 +150,50 @@ class PricePanel:
         return {symbol: column for column, symbol in enumerate(self.symbols)}
 
 
-def load_panel(path: Path) -> PricePanel:
-    """The panel in a `.csv.gz` or `.csv` file, complete or not at all.
+class PriceSource(Hashable, Protocol):
+    """Where a panel comes from; equal to another that reads the same."""
 
-    Raises `PriceFileMissing`, and `PriceFileCorrupt` for a damaged archive, a header other than
-    `Date` and distinct symbols, rows of unequal length, days that are not ISO dates in strictly
-    increasing order, and prices that are not finite positive numbers.
-    """
-    content = _read(path)
-    try:
-        symbols, days, prices = _parse(content)
-    except _NotAPanel as refusal:
-        raise PriceFileCorrupt(path, str(refusal)) from refusal
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    return PricePanel(symbols, days, prices, digest)
+    @property
+    def label(self) -> str:
+        """What a person reads, without what is secret: ``price file data/prices.csv.gz``."""
+        ...
 
+    def fingerprint(self) -> str:
+        """Cheap to ask, and another one once the prices may have changed.
 
-class _NotAPanel(Exception):
-    """Why some bytes are not a price panel; `load_panel` adds which file they came from."""
+        Raises `PriceFileError`.
+        """
+        ...
 
-
-def _read(path: Path) -> bytes:
-    try:
-        stored = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise PriceFileMissing(path) from error
-    if path.suffix != ".gz":
-        return stored
-    try:
-        return gzip.decompress(stored)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise PriceFileCorrupt(path, f"not a whole gzip archive ({error})") from error
+    def load(self) -> PricePanel:
+        """The panel, complete or not at all. Raises `PriceFileError`."""
+        ...
 
 
-def _parse(content: bytes) -> tuple[tuple[str, ...], tuple[date, ...], NDArray[np.float64]]:
-    try:
-        header, *lines = content.decode("ascii").splitlines()
-    except UnicodeDecodeError as error:
-        raise _NotAPanel(f"byte {error.start} is not ASCII") from error
-    except ValueError as error:
-        raise _NotAPanel("it is empty") from error
-    symbols = _symbols(header)
-    for number, line in enumerate(lines, start=2):
-        if line.count(",") != len(symbols):
-            raise _NotAPanel(f"line {number} has not {len(symbols) + 1} columns like the header")
-    if not lines:
-        raise _NotAPanel("it has a header and no prices")
-    rows = [line.partition(",") for line in lines]
-    days = _days([day for day, _, _ in rows])
-    return symbols, days, _prices([cells for _, _, cells in rows], days, symbols)
+class NotAPanel(Exception):
+    """Why some content is not a price panel; its source adds where it came from."""
 
 
-def _symbols(header: str) -> tuple[str, ...]:
-    first, *symbols = header.split(",")
-    if first != "Date" or not symbols or not all(symbols):
-        raise _NotAPanel("the header is not 'Date' followed by symbols")
-    twice = sorted({symbol for symbol in symbols if symbols.count(symbol) > 1})
-    if twice:
-        raise _NotAPanel(f"duplicate columns {', '.join(twice)}")
-    return tuple(symbols)
-
-
-def _days(texts: Sequence[str]) -> tuple[date, ...]:
-    try:
-        days = tuple(map(date.fromisoformat, texts))
-    except ValueError as error:
-        raise _NotAPanel(f"not a day: {error}") from error
+def refuse_days_out_of_order(days: Sequence[date]) -> None:
+    """Raises `NotAPanel` unless the days strictly increase."""
     for earlier, later in pairwise(days):
         if later <= earlier:
-            raise _NotAPanel(f"{later} follows {earlier}: days must increase")
-    return days
+            raise NotAPanel(f"{later} follows {earlier}: days must increase")
 
 
-def _prices(
-    lines: Sequence[str], days: Sequence[date], symbols: Sequence[str]
-) -> NDArray[np.float64]:
-    try:
-        prices = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2)
-    except ValueError as error:
-        raise _NotAPanel(f"not a price: {error}") from error
+def refuse_repeated(symbols: Sequence[str]) -> None:
+    """Raises `NotAPanel` unless the symbols are distinct."""
+    twice = sorted({symbol for symbol in symbols if symbols.count(symbol) > 1})
+    if twice:
+        raise NotAPanel(f"duplicate columns {', '.join(twice)}")
+
+
+def refuse_impossible(
+    prices: NDArray[np.float64], days: Sequence[date], symbols: Sequence[str]
+) -> None:
+    """Raises `NotAPanel` unless the prices (T, N) are finite and positive, naming the first."""
     bad = np.argwhere(~(np.isfinite(prices) & (prices > 0)))
     if bad.size:
         row, column = bad[0]
         price = prices[row, column]
-        raise _NotAPanel(f"{symbols[column]} on {days[row]} has the price {price:g}")
-    prices.setflags(write=False)
-    return prices
+        raise NotAPanel(f"{symbols[column]} on {days[row]} has the price {price:g}")
