@@ -1,228 +1,326 @@
-"""From an accepted snapshot to its risk numbers: which returns, and what is said of them.
+"""From accepted snapshots to their risk numbers, as rows.
 
-Ties the pure kernels of `riskhub.risk` to a snapshot and the price panel, and gives rows for the
-tables `risk_metrics` and `risk_tails`. Deterministic: the same snapshot, panel and code give the
-same rows; a blob is what its reference names, or an error.
+Ties the pure kernels of `riskhub.risk` to snapshots and what `riskhub.portfolio` measures them on.
+Rows of the tables `risk_metrics`, `risk_tails`, `risk_contributions` and `candidate_risk`.
+Deterministic: the same snapshot, sources and code give the same rows, whatever else is measured
+along with it.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from riskhub import __version__
-from riskhub.blobs import BLOB_FIELDS, BlobStore, resolve
-from riskhub.errors import BlobMissing, BlobUnusable
-from riskhub.prices import PanelEnded, PricePanel, UnknownSymbol
+from riskhub.attribution import LEVEL, asks_for_candidate, candidate_rows, contribution_rows
+from riskhub.portfolio import (
+    COVARIANCE,
+    REALIZED,
+    Portfolio,
+    Returns,
+    Sources,
+    portfolio_of,
+)
 from riskhub.risk import (
+    LEVELS,
+    Draws,
+    Method,
     RiskInputError,
+    Tail,
+    Tails,
+    annualised,
+    cornish_fisher,
+    cornish_fisher_many,
+    diversification_ratio,
+    drawdowns,
+    effective_bets,
     effective_names,
+    ewma_many,
+    filtered_historical_many,
     format_level,
     gross,
     herfindahl,
+    historical_many,
     largest,
-    measure,
+    moments,
+    monte_carlo_levels,
     net,
-    portfolio_returns,
+    normal_from_moments,
+    normal_many,
+    portfolio_volatility,
+    standard_draws,
+    student_t,
+    student_t_many,
 )
+from riskhub.settings import RiskSettings
 from riskhub.store.landing import Landed
-from riskhub.strict_json import Document
 
 HORIZON_DAYS = 1
-# New York's close is 20:00 or 21:00 UTC: at the later of the two the day's prices are known.
-CLOSE_UTC = time(21, 0)
 CODE_VERSION = f"riskhub/{__version__}"
-PORTFOLIO_SERIES = "portfolio"
 
 Row = dict[str, Any]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Returns:
-    """The daily returns of a portfolio, oldest first, with where they came from.
-
-    `source` is ``realized_returns`` or ``prices``; `digest` that of the data behind them.
-    """
-
-    source: str
-    digest: str
-    values: NDArray[np.float64]
-
-
-class ReturnsUnavailable(RiskInputError):
-    """No source can give this portfolio's returns; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class MetricsRows:
-    """One snapshot's row in `risk_metrics` and its rows in `risk_tails` (none when unavailable)."""
+class NumbersRows:
+    """One snapshot's row in `risk_metrics`, and its rows in the other tables, where it has some."""
 
     metrics: Row
-    tails: list[Row]
+    tails: list[Row] = field(default_factory=list)
+    contributions: list[Row] = field(default_factory=list)
+    candidate: list[Row] = field(default_factory=list)
 
 
-def field_of(body: Document, field: str, blobs: BlobStore | None) -> Any:
-    """A large field of a stored snapshot, from the body or from behind its reference.
+@dataclass(slots=True)
+class _Measured:
+    """A snapshot on its way to its rows. `absent`: why there is no such number."""
 
-    None when the snapshot has neither.
-
-    Raises:
-        BlobUnusable: it has a reference, but what that stands for can't be had.
-        BlobsUnavailable: safe to try again.
-    """
-    ref_field = BLOB_FIELDS[field]
-    if ref_field not in body:
-        return body.get(field)
-    if blobs is None:
-        raise BlobMissing(body[ref_field], "no blob store is configured any more")
-    return resolve({ref_field: body[ref_field]}, blobs)[field]
+    snapshot: Landed
+    portfolio: Portfolio
+    tails: list[Row] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
 
 
-def returns_of(
-    snapshot: Landed,
-    weights: Mapping[str, float],
-    panel: PricePanel,
-    window: int,
-    blobs: BlobStore | None = None,
-) -> Returns:
-    """The last `window` daily returns of the portfolio as it is weighted now, known by its `as_of`.
-
-    The snapshot's own realized returns come first: its series ``portfolio``, or a single series
-    that is no symbol of it, or else series for every symbol, of one length, combined by weight.
-    A snapshot without any is measured on the price panel.
-
-    Raises:
-        ReturnsUnavailable: realized returns that fit neither form or whose blob is missing or
-            altered, a symbol without prices, or a panel that ended long before the snapshot's day.
-        BlobsUnavailable: safe to try again.
-    """
-    try:
-        realized = field_of(json.loads(snapshot.body), "realized_returns", blobs)
-    except BlobUnusable as error:
-        # Measured on prices instead, it would be another number under the same name.
-        raise ReturnsUnavailable(f"realized_returns_ref {error}") from error
-    if realized:
-        # What a client offloaded may have an integer among its points; the hub has none inline.
-        realized = {series: list(map(float, points)) for series, points in realized.items()}
-        digest = (
-            f"sha256:{hashlib.sha256(json.dumps(realized, sort_keys=True).encode()).hexdigest()}"
-        )
-        return Returns("realized_returns", digest, _realized(realized, weights)[-window:])
-    symbols = sorted(weights)
-    try:
-        asset_returns = panel.window(symbols, _last_close(snapshot.as_of), window)
-    except (UnknownSymbol, PanelEnded) as error:
-        raise ReturnsUnavailable(str(error)) from error
-    held = np.array([weights[symbol] for symbol in symbols])
-    return Returns("prices", panel.digest, portfolio_returns(asset_returns, held))
+_WithReturns = tuple[_Measured, Returns]
 
 
-def metrics_of(
-    snapshot: Landed,
-    weights: Mapping[str, float],
-    panel: PricePanel,
-    *,
-    window: int,
-    min_returns: int,
-    blobs: BlobStore | None = None,
-) -> MetricsRows:
-    """One snapshot's risk numbers as rows.
+def numbers_of(
+    snapshots: Sequence[Landed],
+    weights: Mapping[int, Mapping[str, float]],
+    sources: Sources,
+    simulation: RiskSettings,
+) -> list[NumbersRows]:
+    """The risk numbers of snapshots, in their order.
 
-    With fewer than `min_returns` returns, or none at all, the row says why in `unavailable` and
-    the numbers are null: never zero, never guessed.
+    A number that can't be had is null, or no row, with the reason in `absent`; when there is no
+    tail at all, `unavailable` says why. Never zero, never guessed.
+
+    All their returns are in memory at once: (n, N) each.
 
     Args:
-        blobs: where references of the snapshot lead; None when large fields stay inline.
+        weights: by landing position, of each of the snapshots.
 
     Raises:
-        BlobsUnavailable: an outage says nothing about the snapshot; safe to try again.
+        BlobsUnavailable: an outage says nothing about a snapshot; safe to try again.
     """
-    held = np.array([weights[symbol] for symbol in sorted(weights)])
-    row: Row = {
+    measured = [
+        _Measured(snapshot, portfolio_of(snapshot, weights[snapshot.position], sources))
+        for snapshot in snapshots
+    ]
+    by_length: dict[int, list[_WithReturns]] = defaultdict(list)
+    for one in measured:
+        if returns := one.portfolio.returns:
+            by_length[len(returns.values)].append((one, returns))
+        else:
+            one.absent |= dict.fromkeys(_OF_SERIES, one.portfolio.why_no_returns)
+    for together in by_length.values():
+        for method in _OF_SERIES:
+            _add_tails(method, together)
+    for one in measured:
+        _add_tails_of_covariance(one, simulation)
+    return [_rows(one, weights[one.snapshot.position], sources) for one in measured]
+
+
+# -- tails ----------------------------------------------------------------------------------------
+
+
+def _all_rows(many: Callable[[Floats, Any], Tails]) -> Callable[[Floats, Any], Any]:
+    return lambda rows, levels: (np.ones(len(rows), dtype=np.bool_), many(rows, levels))
+
+
+# Each gives which rows it accepts, and the tails of these.
+_OF_SERIES: dict[Method, Callable[[Floats, Any], tuple[NDArray[np.bool_], Tails]]] = {
+    "historical": _all_rows(historical_many),
+    "normal": _all_rows(normal_many),
+    "cornish_fisher": cornish_fisher_many,
+    "student_t": student_t_many,
+    "ewma": _all_rows(ewma_many),
+    "filtered_historical": _all_rows(filtered_historical_many),
+}
+# What says, of a row that was not accepted, why.
+_REFUSES = {"cornish_fisher": cornish_fisher, "student_t": student_t}
+
+
+def _add_tails(method: Method, together: Sequence[_WithReturns]) -> None:
+    """The tails of snapshots that have returns of one length."""
+    series = np.array([returns.values for _, returns in together])
+    try:
+        accepted, tails = _OF_SERIES[method](series, LEVELS)
+    except RiskInputError as error:
+        if len(together) == 1:
+            together[0][0].absent[method] = str(error)
+            return
+        for alone in together:  # one spoils it for the others; alone they have the same numbers
+            _add_tails(method, [alone])
+        return
+    row = 0
+    for (one, returns), values, is_accepted in zip(together, series, accepted, strict=True):
+        if is_accepted:
+            one.tails += (_tail_row(one.snapshot, tail, returns.source) for tail in tails.of(row))
+            row += 1
+        else:
+            one.absent[method] = _reason(method, values)
+
+
+def _reason(method: Method, values: Floats) -> str:
+    try:
+        _REFUSES[method](values, LEVEL)
+    except RiskInputError as error:
+        return str(error)
+    raise AssertionError(f"{method} refuses a row of many and takes it alone")
+
+
+def _add_tails_of_covariance(one: _Measured, simulation: RiskSettings) -> None:
+    """The simulated tails; and the normal ones, of a covariance that precedes the returns."""
+    snapshot, portfolio = one.snapshot, one.portfolio
+    covariance = portfolio.covariance
+    if covariance is None:
+        one.absent["monte_carlo"] = portfolio.why_no_covariance
+        return
+    try:
+        if portfolio.returns is None or (
+            covariance.source == COVARIANCE and portfolio.returns.source != REALIZED
+        ):
+            sigma = portfolio_volatility(portfolio.weights, covariance.matrix)
+            one.absent.pop("normal", None)
+            one.tails = [tail for tail in one.tails if tail["method"] != "normal"]
+            one.tails += (
+                _tail_row(snapshot, normal_from_moments(0.0, sigma, level), covariance.source)
+                for level in LEVELS
+            )
+        simulated = monte_carlo_levels(
+            covariance.means,
+            covariance.matrix,
+            portfolio.weights,
+            LEVELS,
+            _draws(simulation, len(portfolio.weights)),
+        )
+    except RiskInputError as error:
+        one.absent["monte_carlo"] = str(error)
+        if not any(tail["method"] == "normal" for tail in one.tails):
+            one.absent["normal"] = str(error)
+        return
+    for each in simulated:
+        row = _tail_row(snapshot, each.tail, covariance.source)
+        one.tails.append(row | {"var_error": each.var_error, "es_error": each.es_error})
+
+
+_REMEMBERED = 1 << 21  # floats: 16 MB
+_remembered_draws = lru_cache(maxsize=8)(standard_draws)
+
+
+def _draws(simulation: RiskSettings, assets: int) -> Draws:
+    """A seed's draws serve every portfolio of so many positions."""
+    small = simulation.draws * assets <= _REMEMBERED
+    make = _remembered_draws if small else standard_draws
+    return make(simulation.draws, assets, simulation.seed, simulation.degrees)
+
+
+def _tail_row(snapshot: Landed, tail: Tail, source: str) -> Row:
+    return {
+        "position": snapshot.position,
+        "method": tail.method,
+        "level": format_level(tail.level),
+        "day": snapshot.day,
+        "var": tail.var,
+        "es": tail.es,
+        "rank": tail.rank,
+        "var_next": tail.var_next,
+        "source": source,
+        "var_error": None,
+        "es_error": None,
+    }
+
+
+# -- the rest of a snapshot's rows ----------------------------------------------------------------
+
+
+def _rows(one: _Measured, weights: Mapping[str, float], sources: Sources) -> NumbersRows:
+    snapshot, portfolio = one.snapshot, one.portfolio
+    held, returns, covariance = portfolio.weights, portfolio.returns, portfolio.covariance
+    contributions = _or_why(one, "contributions", lambda: contribution_rows(snapshot, portfolio))
+    candidate: list[Row] | None = None
+    if asked := asks_for_candidate(snapshot):
+        candidate = _or_why(
+            one, "candidate", lambda: candidate_rows(snapshot, weights, asked, sources)
+        )
+    metrics: Row = {
         "position": snapshot.position,
         "day": snapshot.day,
         "world_id": snapshot.world_id,
         "version": snapshot.version,
         "as_of": snapshot.as_of,
         "stage": snapshot.stage,
-        "unavailable": None,
+        "unavailable": None if one.tails else _why_nothing(one),
         "horizon_days": HORIZON_DAYS,
-        "window": window,
-        "n": 0,
-        "mean": None,
-        "volatility": None,
-        "annualised_volatility": None,
-        "max_drawdown": None,
-        "current_drawdown": None,
+        "window": sources.window,
+        "n": len(returns.values) if returns else 0,
+        **_series_numbers(one),
         "gross": gross(held),
         "net": net(held),
         "largest": largest(held),
         "herfindahl": herfindahl(held),
         "effective_names": effective_names(held),
         "snapshot_digest": snapshot.digest,
-        "returns_source": None,
-        "returns_digest": None,
+        "returns_source": returns and returns.source,
+        "returns_digest": returns and returns.digest,
+        "covariance_source": covariance and covariance.source,
+        "covariance_digest": covariance and covariance.digest,
+        "diversification_ratio": None,
+        "effective_bets": None,
+        "contributions_level": format_level(LEVEL) if contributions else None,
+        "passed_over": dict(portfolio.passed_over),
         "code_version": CODE_VERSION,
     }
+    if covariance is not None:
+        matrix = covariance.matrix
+        metrics["diversification_ratio"] = _or_why(
+            one, "diversification_ratio", lambda: diversification_ratio(held, matrix)
+        )
+        metrics["effective_bets"] = _or_why(
+            one, "effective_bets", lambda: effective_bets(held, matrix)
+        )
+    # A snapshot without any tail says so once, in `unavailable`.
+    metrics["absent"] = one.absent if one.tails else {}
+    return NumbersRows(metrics, one.tails, contributions or [], candidate or [])
+
+
+def _why_nothing(one: _Measured) -> str:
+    reasons = (*one.portfolio.passed_over.values(), *one.absent.values())
+    return "; ".join(dict.fromkeys(filter(None, reasons)))
+
+
+def _series_numbers(one: _Measured) -> Row:
+    """Of the returns; without any the volatility is the covariance's, and the rest is null."""
+    returns, covariance = one.portfolio.returns, one.portfolio.covariance
+    numbers: Row = dict.fromkeys(
+        ("mean", "volatility", "annualised_volatility", "max_drawdown", "current_drawdown")
+    )
+    if returns is not None:
+        found = _or_why(one, "volatility", lambda: moments(returns.values))
+        if found is not None:
+            numbers |= {"mean": found[0], "volatility": found[1]}
+            numbers["annualised_volatility"] = annualised(found[1])
+        depth = _or_why(one, "drawdown", lambda: drawdowns(returns.values))
+        if depth is not None:
+            numbers |= {"max_drawdown": float(depth.max()), "current_drawdown": float(depth[-1])}
+    elif covariance is not None:
+        weights, matrix = one.portfolio.weights, covariance.matrix
+        sigma = _or_why(one, "volatility", lambda: portfolio_volatility(weights, matrix))
+        if sigma is not None:
+            numbers |= {"volatility": sigma, "annualised_volatility": annualised(sigma)}
+    return numbers
+
+
+def _or_why(one: _Measured, name: str, number: Callable[[], Any]) -> Any:
+    """A number, or None with the reason noted."""
     try:
-        returns = returns_of(snapshot, weights, panel, window, blobs)
-        row |= {
-            "n": len(returns.values),
-            "returns_source": returns.source,
-            "returns_digest": returns.digest,
-        }
-        if len(returns.values) < min_returns:
-            raise ReturnsUnavailable(f"{len(returns.values)} returns; {min_returns} are needed")
-        numbers = measure(returns.values)
+        return number()
     except RiskInputError as error:
-        return MetricsRows(row | {"unavailable": str(error)}, [])
-    row |= {
-        "mean": numbers.mean,
-        "volatility": numbers.volatility,
-        "annualised_volatility": numbers.annualised_volatility,
-        "max_drawdown": numbers.max_drawdown,
-        "current_drawdown": numbers.current_drawdown,
-    }
-    tails = [
-        {
-            "position": snapshot.position,
-            "method": str(tail.method),
-            "level": format_level(tail.level),
-            "day": snapshot.day,
-            "var": tail.var,
-            "es": tail.es,
-            "rank": tail.rank,
-            "var_next": tail.var_next,
-        }
-        for tail in numbers.tails
-    ]
-    return MetricsRows(row, tails)
-
-
-def _last_close(as_of: datetime) -> date:
-    """The last day whose closing price is known at an instant: numbers never look ahead."""
-    return as_of.date() if as_of.time() >= CLOSE_UTC else as_of.date() - timedelta(days=1)
-
-
-def _realized(
-    realized: Mapping[str, list[float]], weights: Mapping[str, float]
-) -> NDArray[np.float64]:
-    if PORTFOLIO_SERIES in realized:
-        return np.array(realized[PORTFOLIO_SERIES])
-    if len(realized) == 1:
-        ((series, points),) = realized.items()
-        if series not in weights:
-            return np.array(points)
-    missing = sorted(weights.keys() - realized.keys())
-    if missing:
-        raise ReturnsUnavailable(f"realized_returns has no series for {', '.join(missing[:5])}")
-    symbols = sorted(weights)
-    if len({len(realized[symbol]) for symbol in symbols}) > 1:
-        raise ReturnsUnavailable("the series of realized_returns differ in length")
-    matrix = np.array([realized[symbol] for symbol in symbols]).T
-    return portfolio_returns(matrix, np.array([weights[symbol] for symbol in symbols]))
+        one.absent[name] = str(error)
+        return None

@@ -9,11 +9,13 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
+from dagster._core.execution.context.metadata_logging import (
+    AssetMetadataHandle,
+    OutputMetadataAccumulator,
+    OutputMetadataHandle,
+)
 
 MAX_TABLE_ROWS = 50
-# Dagster copies all metadata of a run for each partition it is added to: beyond this many the
-# copying would take longer than the computing, and a range that long is read as tables anyway.
-MAX_PARTITIONS_WITH_METADATA = 1_500
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dg.TableMetadataValue:
@@ -47,9 +49,24 @@ def plain(value: Any) -> str | int | float | bool | None:
     return str(value)
 
 
-def attach(context: dg.AssetExecutionContext, by_day: Mapping[date, Mapping[str, Any]]) -> None:
-    """Give each partition of a run its own numbers, which the UI then charts over days."""
-    if len(context.partition_keys) > MAX_PARTITIONS_WITH_METADATA:
-        return
-    for day, metadata in by_day.items():
-        context.add_asset_metadata(dict(metadata), partition_key=day.isoformat())
+def attach(
+    context: dg.AssetExecutionContext,
+    by_day: Mapping[date, Mapping[str, Any]],
+    asset: str | None = None,
+) -> None:
+    """Give each partition of a run its own numbers, which the UI then charts over days.
+
+    Dagster's `add_asset_metadata` copies what there is for each partition that it is called with:
+    over thirty years that takes longer than the computing. This adds all of them at once.
+
+    Args:
+        asset: which of the step's assets, when it has several.
+    """
+    step = context.get_step_execution_context()
+    key = dg.AssetKey(asset) if asset else context.asset_key
+    added: dict[OutputMetadataHandle | AssetMetadataHandle, Mapping[str, Any]] = {
+        AssetMetadataHandle(asset_key=key, partition_key=day.isoformat()): dict(metadata)
+        for day, metadata in by_day.items()
+    }
+    held = step._metadata_accumulator.per_output_metadata
+    step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata={**held, **added})

@@ -3,14 +3,15 @@
 Worlds are rows, not partitions: a day of a thousand worlds is one partition.
 """
 
-from collections.abc import Iterator, Sequence
-from datetime import date
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, timedelta
 
 import dagster as dg
 
 from riskhub.settings import load_settings
 
 _DAYS_PER_WRITE = 32
+_SNAPSHOTS_PER_WRITE = 2_000
 
 
 def daily_partitions() -> dg.DailyPartitionsDefinition:
@@ -25,10 +26,24 @@ def days_of(partition_keys: Sequence[str]) -> list[date]:
     return sorted(date.fromisoformat(key) for key in partition_keys)
 
 
-def in_chunks(days: Sequence[date]) -> Iterator[Sequence[date]]:
-    """Consecutive days as a range run writes them: a month to a transaction.
+def in_chunks(days: Sequence[date], sizes: Mapping[date, int]) -> Iterator[Sequence[date]]:
+    """Consecutive days as a range run writes them: to a transaction a month, or fewer snapshots.
 
-    Long enough to be quick, short enough that producers posting meanwhile hardly wait.
+    Long enough to be quick, short enough that memory stays bounded however many worlds there are,
+    and producers posting meanwhile hardly wait. A day is never split, and a chunk has no gaps.
+
+    Args:
+        sizes: how many snapshots a day has; a day that is missing has none.
     """
-    for start in range(0, len(days), _DAYS_PER_WRITE):
-        yield days[start : start + _DAYS_PER_WRITE]
+    chunk: list[date] = []
+    size = 0
+    for day in days:
+        more = sizes.get(day, 0)
+        full = len(chunk) == _DAYS_PER_WRITE or size + more > _SNAPSHOTS_PER_WRITE
+        if chunk and (full or day - chunk[-1] > timedelta(days=1)):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(day)
+        size += more
+    if chunk:
+        yield chunk

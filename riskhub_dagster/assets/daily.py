@@ -1,22 +1,29 @@
 """What the daily assets have in common: partitions, one run per range, and what a run replaces."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import dagster as dg
 
 from riskhub.metrics import CODE_VERSION
 from riskhub.store.landing import Landed
-from riskhub_dagster.partitions import daily_partitions
+from riskhub_dagster.partitions import daily_partitions, in_chunks
+from riskhub_dagster.resources import RiskHub
 
 OWNER = "team:risk-platform"
 # On runs that the landing sensor starts: add what landed since, leave the day's other rows.
 ONLY_NEW_TAG = "riskhub/only_new"
+# On runs that are about some worlds only: their ids, with commas between.
+WORLDS_TAG = "riskhub/worlds"
+_BATCH = 256
 
 Step = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 
 
-def daily_asset(
+def daily_spec(
     key: str,
     *,
     deps: Sequence[str],
@@ -24,13 +31,9 @@ def daily_asset(
     description: str,
     kinds: set[str],
     metadata: dict[str, Any],
-    check_specs: Sequence[dg.AssetCheckSpec] = (),
-) -> Callable[[Callable[..., Step]], dg.AssetsDefinition]:
-    """An asset of daily partitions that a backfill computes as ranges, one run each.
-
-    It may yield no materialization, for a day of which nothing can be accepted.
-    """
-    spec = dg.AssetSpec(
+) -> dg.AssetSpec:
+    """An asset of daily partitions; see `daily_assets`."""
+    return dg.AssetSpec(
         key,
         deps=list(deps),
         group_name=group,
@@ -42,10 +45,18 @@ def daily_asset(
         code_version=CODE_VERSION,
         skippable=True,
     )
-    # A multi_asset of one, because `backfill_policy` is settled on it and in beta on `asset`.
+
+
+def daily_assets(
+    name: str, specs: Sequence[dg.AssetSpec], check_specs: Sequence[dg.AssetCheckSpec]
+) -> Callable[[Callable[..., Step]], dg.AssetsDefinition]:
+    """Assets of daily partitions that are computed together, by a backfill as ranges, a run each.
+
+    They may yield no materialization, for a day of which nothing can be accepted.
+    """
     return dg.multi_asset(
-        name=key,
-        specs=[spec],
+        name=name,
+        specs=specs,
         check_specs=check_specs,
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=dg.RetryPolicy(
@@ -54,11 +65,87 @@ def daily_asset(
     )
 
 
+def daily_asset(
+    key: str, *, check_specs: Sequence[dg.AssetCheckSpec] = (), **spec: Any
+) -> Callable[[Callable[..., Step]], dg.AssetsDefinition]:
+    """One asset of daily partitions; takes what `daily_spec` takes."""
+    # A multi_asset of one, because `backfill_policy` is settled on it and in beta on `asset`.
+    return daily_assets(key, [daily_spec(key, **spec)], check_specs)
+
+
 def newest_position(read: Sequence[Landed]) -> int:
     """The newest landing among what a run has read; 0 when it was nothing."""
     return max((snapshot.position for snapshot in read), default=0)
 
 
-def replaces_days(context: dg.AssetExecutionContext) -> bool:
-    """Whether this run makes its days anew (a backfill), or only adds what is new (the sensor)."""
-    return context.run.tags.get(ONLY_NEW_TAG) != "true"
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a run computes.
+
+    `anew`: it makes its days anew (a backfill), else it adds what is new (the sensor). `worlds`:
+    only of these; None is all. `run_id`: what its progress is noted under.
+    """
+
+    anew: bool
+    worlds: frozenset[str] | None
+    run_id: str
+
+    def missing_from(self, table: str) -> str | None:
+        """The table that rows have to be missing from, for the store's readers."""
+        return None if self.anew else table
+
+
+def scope_of(context: dg.AssetExecutionContext) -> Scope:
+    """What the tags of the run say. A run that is tried again has the id of the first try."""
+    tags = context.run.tags
+    return Scope(
+        anew=tags.get(ONLY_NEW_TAG) != "true",
+        worlds=frozenset(tags[WORLDS_TAG].split(",")) if WORLDS_TAG in tags else None,
+        run_id=context.run.root_run_id or context.run.run_id,
+    )
+
+
+@contextmanager
+def chunks_to_write(
+    hub: RiskHub, scope: Scope, table: str, days: Sequence[date]
+) -> Iterator[Iterator[Sequence[date]]]:
+    """The days of a table, a chunk at a time, each claimed while the caller works on it.
+
+    A run that is tried again gets what the first try has not written. `table` is the first of
+    those that the caller writes; a write has to be given `run_id=scope.run_id`.
+    """
+    with closing(_claimed(hub, scope, table, days)) as chunks:  # an error must end the claim, too
+        yield chunks
+
+
+def _claimed(
+    hub: RiskHub, scope: Scope, table: str, days: Sequence[date]
+) -> Generator[Sequence[date]]:
+    written = hub.store.written_by(scope.run_id, table)
+    sizes = hub.store.landings_per_day(days[0], days[-1])
+    for chunk in in_chunks([day for day in days if day not in written], sizes):
+        with hub.store.claim(table, chunk):
+            yield chunk
+    hub.store.forget_progress(scope.run_id, table)
+
+
+def accepted_batches(
+    hub: RiskHub, scope: Scope, table: str, chunk: Sequence[date]
+) -> Iterator[tuple[list[Landed], dict[int, dict[str, float]]]]:
+    """The accepted snapshots of a chunk of days that a table is to have, with their weights.
+
+    A few hundred at a time: what is made of them may be large, such as a covariance each.
+    """
+    after = 0
+    while batch := hub.store.accepted_on(
+        chunk[0],
+        chunk[-1],
+        missing_from=scope.missing_from(table),
+        worlds=scope.worlds,
+        after=after,
+        limit=_BATCH,
+    ):
+        after = batch[-1].position
+        weights = hub.store.weights_at([snapshot.position for snapshot in batch])
+        # One that was accepted a moment ago by another run has no weights yet, and is that run's.
+        yield [snapshot for snapshot in batch if snapshot.position in weights], weights

@@ -1,123 +1,333 @@
 """From weights to risk numbers."""
 
-from datetime import date
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from math import fsum, isclose
 from typing import Any
 
 import dagster as dg
 
-from riskhub.metrics import CODE_VERSION, metrics_of
-from riskhub_dagster.assets.daily import Step, daily_asset, newest_position, replaces_days
-from riskhub_dagster.metadata import attach, table
-from riskhub_dagster.partitions import days_of, in_chunks
+from riskhub.metrics import CODE_VERSION, NumbersRows, Row, numbers_of
+from riskhub.portfolio import FALLBACK, Sources
+from riskhub_dagster.assets.daily import (
+    Step,
+    accepted_batches,
+    chunks_to_write,
+    daily_assets,
+    daily_spec,
+    newest_position,
+    scope_of,
+)
+from riskhub_dagster.metadata import MAX_TABLE_ROWS, attach, table
+from riskhub_dagster.partitions import days_of
 from riskhub_dagster.resources import RiskHub
 
 NUMBERS_AVAILABLE = "numbers_available"
+NOTHING_GUESSED = "nothing_guessed"
 ES_COVERS_VAR = "es_covers_var"
+ADD_UP = "components_add_up"
+# A line of the UI's charts each.
+MAX_CHARTED = 20
+_MOST_SHOWN = 12
+
+_Order = tuple[datetime, int]
 
 
-@daily_asset(
+@daily_assets(
     "risk_metrics",
-    deps=["snapshot_weights"],
-    group="risk",
-    description=(
-        "Risk of every accepted snapshot: historical and normal VaR and ES at 95, 97.5 and 99 %, "
-        "volatility, drawdown, concentration. Losses are positive, as a fraction of equity, over "
-        "one day. Each number names its window, its returns and their digest."
-    ),
-    kinds={"numpy", "table"},
-    metadata={"dagster/table_name": "risk_metrics"},
+    specs=[
+        daily_spec(
+            "risk_metrics",
+            deps=["snapshot_weights", "prices"],
+            group="risk",
+            description=(
+                "Risk of every accepted snapshot: VaR and ES by seven methods at 95, 97.5 and "
+                "99 %, volatility, drawdown, concentration. Losses are positive, as a fraction of "
+                "equity, over one day. Each number names its source, its window and the digests "
+                "of what it was made from; of one that can't be had it says why."
+            ),
+            kinds={"numpy", "table"},
+            metadata={"dagster/table_name": "risk_metrics"},
+        ),
+        daily_spec(
+            "risk_contributions",
+            deps=["snapshot_weights", "prices"],
+            group="risk",
+            description=(
+                "Which positions the VaR and ES at 99 % come from, by Euler: normal and "
+                "historical components that add up to the total; and what a candidate of the "
+                "snapshot's constraints would add."
+            ),
+            kinds={"numpy", "table"},
+            metadata={"dagster/table_name": "risk_contributions"},
+        ),
+    ],
     check_specs=[
         dg.AssetCheckSpec(
             NUMBERS_AVAILABLE,
             asset="risk_metrics",
-            description="Fails when a snapshot has too few returns, or none, to measure.",
+            description="Fails when a snapshot can't be measured on any source.",
+        ),
+        dg.AssetCheckSpec(
+            NOTHING_GUESSED,
+            asset="risk_metrics",
+            description="Fails when a snapshot is measured on the fallback, a sigma by setting.",
         ),
         dg.AssetCheckSpec(
             ES_COVERS_VAR,
             asset="risk_metrics",
             description="The mean loss beyond VaR can't be smaller than VaR: fails on a bug.",
         ),
+        dg.AssetCheckSpec(
+            ADD_UP,
+            asset="risk_contributions",
+            description="Components add up to the total they were split from: fails on a bug.",
+        ),
     ],
 )
 def risk_metrics(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
     """Measure each accepted snapshot."""
-    days, anew = days_of(context.partition_keys), replaces_days(context)
+    days, scope = days_of(context.partition_keys), scope_of(context)
     settings = hub.settings
-    metrics: list[dict[str, Any]] = []
-    tails: dict[int, list[dict[str, Any]]] = {}
-    for chunk in in_chunks(days):
-        missing_from = None if anew else "risk_metrics"
-        weights = hub.store.weights_of(chunk[0], chunk[-1], missing_from=missing_from)
-        accepted = hub.store.accepted_on(chunk[0], chunk[-1], missing_from=missing_from)
-        # One that was accepted a moment ago by another run has no weights yet, and is that run's.
-        with_weights = [snapshot for snapshot in accepted if snapshot.position in weights]
-        measured = [
-            metrics_of(
-                snapshot,
-                weights[snapshot.position],
-                hub.panel,
-                window=settings.risk_window,
-                min_returns=settings.risk_min_returns,
-                blobs=hub.blobs,
+    sources = Sources.of(settings, hub.panel, hub.blobs)
+    findings = _Findings()
+    per_day: dict[date, _Day] = {}  # of a run that is tried again, what it writes itself
+    with chunks_to_write(hub, scope, "risk_metrics", days) as chunks:
+        for chunk in chunks:
+            made: list[NumbersRows] = []
+            read_up_to = 0
+            per_day |= {day: _Day(detailed=len(days) == 1) for day in chunk}
+            for batch, weights in accepted_batches(hub, scope, "risk_metrics", chunk):
+                made += numbers_of(batch, weights, sources, settings.risk)
+                read_up_to = max(read_up_to, newest_position(batch))
+            hub.store.write_days(
+                {
+                    "risk_metrics": [rows.metrics for rows in made],
+                    "risk_tails": [row for rows in made for row in rows.tails],
+                    "risk_contributions": [row for rows in made for row in rows.contributions],
+                    "candidate_risk": [row for rows in made for row in rows.candidate],
+                },
+                chunk,
+                replace=scope.anew,
+                read_up_to=read_up_to,
+                worlds=scope.worlds,
+                run_id=scope.run_id,
             )
-            for snapshot in with_weights
-        ]
-        hub.store.write_days(
-            {
-                "risk_metrics": [rows.metrics for rows in measured],
-                "risk_tails": [tail for rows in measured for tail in rows.tails],
+            for rows in made:
+                findings.add(rows)
+                per_day[rows.metrics["day"]].add(rows)
+
+    attach(context, {day: of_day.metadata() for day, of_day in per_day.items()}, "risk_metrics")
+    attach(
+        context,
+        {day: {"dagster/row_count": of_day.contributions} for day, of_day in per_day.items()},
+        "risk_contributions",
+    )
+    yield from findings.results()
+    stamped: dict[str, Any] = {"window": sources.window, "code_version": CODE_VERSION}
+    if len(days) > 1:  # what is said here is said of each day of a range
+        yield dg.MaterializeResult("risk_metrics", metadata=stamped)
+        yield dg.MaterializeResult("risk_contributions", metadata=stamped)
+        return
+    of_day = per_day.get(days[0], _Day(detailed=True))
+    yield dg.MaterializeResult("risk_metrics", metadata=stamped | {"newest": of_day.newest()})
+    yield dg.MaterializeResult(
+        "risk_contributions", metadata=stamped | {"largest": of_day.largest()}
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    """How many rows a check has found, and the first of them."""
+
+    count: int = 0
+    first: list[Row] = field(default_factory=list)
+
+    def add(self, row: Row) -> None:
+        """Take one more into account."""
+        self.count += 1
+        if len(self.first) < MAX_TABLE_ROWS:
+            self.first.append(row)
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What the checks have to say of a whole run, in bounded memory."""
+
+    snapshots: int = 0
+    unavailable: _Found = field(default_factory=_Found)
+    guessed: _Found = field(default_factory=_Found)
+    es_below_var: _Found = field(default_factory=_Found)
+    do_not_add_up: _Found = field(default_factory=_Found)
+
+    def add(self, rows: NumbersRows) -> None:
+        """Take one snapshot into account."""
+        metrics = rows.metrics
+        self.snapshots += 1
+        if metrics["unavailable"]:
+            self.unavailable.add(metrics)
+        if metrics["covariance_source"] == FALLBACK:
+            self.guessed.add(metrics | {"why": "; ".join(metrics["passed_over"].values())})
+        for tail in rows.tails:
+            if tail["es"] < tail["var"]:
+                self.es_below_var.add(tail)
+        for differing in _sums_that_differ(rows):
+            self.do_not_add_up.add(differing)
+
+    def results(self) -> Iterator[dg.AssetCheckResult]:
+        """The checks' results."""
+        yield dg.AssetCheckResult(
+            asset_key="risk_metrics",
+            check_name=NUMBERS_AVAILABLE,
+            passed=not self.unavailable.count,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=(
+                f"{self.unavailable.count} of {self.snapshots} snapshots have no risk numbers"
+            ),
+            metadata={
+                "without": table(
+                    self.unavailable.first, ["world_id", "version", "stage", "unavailable"]
+                )
             },
-            chunk,
-            replace=anew,
-            read_up_to=newest_position(with_weights),
         )
-        metrics += (rows.metrics for rows in measured)
-        tails |= {rows.metrics["position"]: rows.tails for rows in measured}
-
-    shown = [_shown(row, tails[row["position"]]) for row in metrics]
-    attach(context, _per_day(days, shown))
-    unavailable = [row for row in metrics if row["unavailable"]]
-    yield dg.AssetCheckResult(
-        check_name=NUMBERS_AVAILABLE,
-        passed=not unavailable,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(unavailable)} of {len(metrics)} snapshots have no risk numbers",
-        metadata={"without": table(unavailable, ["world_id", "version", "stage", "unavailable"])},
-    )
-    wrong = [tail for of_one in tails.values() for tail in of_one if tail["es"] < tail["var"]]
-    yield dg.AssetCheckResult(
-        check_name=ES_COVERS_VAR,
-        passed=not wrong,
-        metadata={"wrong": table(wrong, ["position", "method", "level", "var", "es"])},
-    )
-    metadata: dict[str, Any] = {"window": settings.risk_window, "code_version": CODE_VERSION}
-    if len(days) == 1:  # what is said here is said of each day of a range
-        newest = sorted(shown, key=lambda row: row["as_of"], reverse=True)[:12]
-        metadata["newest"] = table(
-            newest, ["world_id", "stage", "var99", "es99", "normal_var99", "volatility", "as_of"]
+        yield dg.AssetCheckResult(
+            asset_key="risk_metrics",
+            check_name=NOTHING_GUESSED,
+            passed=not self.guessed.count,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=(
+                f"{self.guessed.count} of {self.snapshots} snapshots are measured on the fallback"
+            ),
+            metadata={
+                "guessed": table(self.guessed.first, ["world_id", "version", "stage", "why"])
+            },
         )
-    yield dg.MaterializeResult(metadata=metadata)
+        yield dg.AssetCheckResult(
+            asset_key="risk_metrics",
+            check_name=ES_COVERS_VAR,
+            passed=not self.es_below_var.count,
+            metadata={
+                "wrong": table(
+                    self.es_below_var.first, ["position", "method", "level", "var", "es"]
+                )
+            },
+        )
+        yield dg.AssetCheckResult(
+            asset_key="risk_contributions",
+            check_name=ADD_UP,
+            passed=not self.do_not_add_up.count,
+            metadata={
+                "wrong": table(self.do_not_add_up.first, ["position", "method", "sum", "total"])
+            },
+        )
 
 
-def _shown(row: dict[str, Any], tails: list[dict[str, Any]]) -> dict[str, Any]:
-    by_name = {(tail["method"], tail["level"]): tail for tail in tails}
-    historical, normal = by_name.get(("historical", "0.99")), by_name.get(("normal", "0.99"))
-    return row | {
-        "var99": historical and historical["var"],
-        "es99": historical and historical["es"],
-        "normal_var99": normal and normal["var"],
+def _sums_that_differ(rows: NumbersRows) -> Iterator[Row]:
+    """Totals at 99 % that are not the sum of their components, where both are of one source."""
+    total = {
+        tail["method"]: tail
+        for tail in rows.tails
+        if tail["level"] == rows.metrics["contributions_level"]
     }
+    for method, number, column, source in (
+        ("normal", "var", "var", "covariance_source"),
+        ("normal", "es", "es", "covariance_source"),
+        ("historical", "var", "historical_var", "returns_source"),
+        ("historical", "es", "historical_es", "returns_source"),
+    ):
+        parts = [row[column] for row in rows.contributions if row[column] is not None]
+        if not parts or method not in total:
+            continue
+        if total[method]["source"] != rows.metrics[source]:
+            continue
+        of_tail, summed = total[method][number], fsum(parts)
+        if not isclose(of_tail, summed, rel_tol=1e-9, abs_tol=1e-9 * fsum(map(abs, parts))):
+            yield {
+                "position": rows.metrics["position"],
+                "method": f"{method} {number}",
+                "sum": summed,
+                "total": of_tail,
+            }
 
 
-def _per_day(days: list[date], shown: list[dict[str, Any]]) -> dict[date, dict[str, Any]]:
-    """The day's rows, and the VaR99 of each world's newest snapshot: charted by the UI."""
-    by_day: dict[date, dict[str, Any]] = {
-        day: {"dagster/row_count": 0, "without_numbers": 0} for day in days
-    }
-    for row in sorted(shown, key=lambda row: row["as_of"]):
-        metadata = by_day[row["day"]]
-        metadata["dagster/row_count"] += 1
-        metadata["without_numbers"] += row["unavailable"] is not None
-        if row["var99"] is not None:
-            metadata[f"var99_{row['world_id']}"] = row["var99"]
-    return by_day
+@dataclass(slots=True)
+class _Day:
+    """What is told of a day.
+
+    `var99_of`: of the newest snapshot of each world, with what makes it the newest. `rows`: those
+    of the newest snapshots, kept only where they are shown.
+    """
+
+    detailed: bool
+    measured: int = 0
+    without_numbers: int = 0
+    contributions: int = 0
+    var99_of: dict[str, tuple[_Order, float | None]] = field(default_factory=dict)
+    rows: list[NumbersRows] = field(default_factory=list)
+
+    def add(self, rows: NumbersRows) -> None:
+        """Take one snapshot into account."""
+        world, order = rows.metrics["world_id"], _order(rows)
+        self.measured += 1
+        self.without_numbers += rows.metrics["unavailable"] is not None
+        self.contributions += len(rows.contributions)
+        if world not in self.var99_of or self.var99_of[world][0] <= order:
+            self.var99_of[world] = (order, _var99(rows))
+        if self.detailed:
+            self.rows = sorted([*self.rows, rows], key=_order, reverse=True)[:_MOST_SHOWN]
+
+    def metadata(self) -> dict[str, Any]:
+        """Numbers that the UI charts over days; the VaR99 of so many worlds as can be read."""
+        worlds = sorted(self.var99_of)[:MAX_CHARTED]
+        var99 = {world: self.var99_of[world][1] for world in worlds}
+        return {
+            "dagster/row_count": self.measured,
+            "without_numbers": self.without_numbers,
+            **{f"var99_{world}": var for world, var in var99.items() if var is not None},
+        }
+
+    def newest(self) -> dg.TableMetadataValue:
+        """The newest numbers of the day."""
+        return table(
+            [_shown(rows) for rows in self.rows],
+            [
+                *("world_id", "stage", "var99", "es99", "normal_var99", "t_var99"),
+                *("volatility", "returns_source", "as_of"),
+            ],
+        )
+
+    def largest(self) -> dg.TableMetadataValue:
+        """The positions that contribute most to the ES of their snapshot, of the newest ones."""
+        rows = [
+            {name: made.metrics[name] for name in ("world_id", "version")} | row
+            for made in self.rows
+            for row in made.contributions
+        ]
+        rows.sort(key=lambda row: row["es"], reverse=True)
+        columns = ["world_id", "version", "symbol", "weight", "var", "es", "historical_es"]
+        return table(rows[:20], columns)
+
+
+def _order(rows: NumbersRows) -> _Order:
+    return rows.metrics["as_of"], rows.metrics["position"]
+
+
+def _var99(rows: NumbersRows) -> float | None:
+    """The historical one; where there is none, the normal one."""
+    found = {row["method"]: float(row["var"]) for row in rows.tails if row["level"] == "0.99"}
+    return found.get("historical", found.get("normal"))
+
+
+def _shown(rows: NumbersRows) -> Row:
+    by_name = {(tail["method"], tail["level"]): tail for tail in rows.tails}
+    shown = dict(rows.metrics)
+    for name, method, number in (
+        ("var99", "historical", "var"),
+        ("es99", "historical", "es"),
+        ("normal_var99", "normal", "var"),
+        ("t_var99", "student_t", "var"),
+    ):
+        tail = by_name.get((method, "0.99"))
+        shown[name] = tail and tail[number]
+    return shown

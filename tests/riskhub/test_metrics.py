@@ -1,168 +1,81 @@
-"""From an accepted snapshot to its rows: which returns were taken, and what is said without any."""
+"""From accepted snapshots to their rows: numbers, their sources, and why one is absent."""
 
-import hashlib
 import json
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from math import fsum
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import accept
-from hypothesis import given
-from hypothesis import strategies as st
+from measurable import LAST_DAY, PANEL, WEIGHTS, accepted
+from scipy import stats
 
-from riskhub.metrics import CODE_VERSION, MetricsRows, ReturnsUnavailable, metrics_of, returns_of
-from riskhub.prices import PricePanel
-from riskhub.risk import LEVELS, format_level, measure
+from riskhub.metrics import CODE_VERSION, NumbersRows, numbers_of
+from riskhub.portfolio import Sources
+from riskhub.risk import (
+    LEVELS,
+    cornish_fisher,
+    ewma,
+    filtered_historical,
+    format_level,
+    measure,
+    monte_carlo,
+    student_t,
+)
+from riskhub.settings import RiskSettings
 from riskhub.store.landing import Landed
-from riskhub.store.tables import risk_metrics, risk_tails
+from riskhub.store.tables import candidate_risk, risk_contributions, risk_metrics, risk_tails
 
-SYMBOLS = ("AAA", "BBB", "CCC")
-LAST_DAY = date(2026, 1, 30)
 NUMBERS = ("mean", "volatility", "annualised_volatility", "max_drawdown", "current_drawdown")
+METHODS = (
+    "historical",
+    "normal",
+    "cornish_fisher",
+    "student_t",
+    "ewma",
+    "filtered_historical",
+    "monte_carlo",
+)
+SIMULATION = RiskSettings(draws=2_000)
+COVARIANCE = {"AAA,AAA": 4e-4, "BBB,BBB": 1e-4, "AAA,BBB": 1e-4}
 
 
-def panel_of(length: int = 400) -> PricePanel:
-    """Three symbols that wander, on every day up to `LAST_DAY`."""
-    steps = np.random.default_rng(11).normal(0, 0.01, (length, len(SYMBOLS)))
-    prices = 100 * np.cumprod(1 + steps, axis=0)
-    days = tuple(LAST_DAY - timedelta(days=length - 1 - n) for n in range(length))
-    return PricePanel(SYMBOLS, days, prices, "sha256:panel")
-
-
-PANEL = panel_of()
-WEIGHTS = {"BBB": -0.5, "AAA": 1.5}
-
-
-def accepted(weights: dict[str, float] = WEIGHTS, *, day: date = LAST_DAY, **fields: Any) -> Landed:
-    as_of = f"{day}T21:00:00Z"
-    snapshot = accept(as_of=as_of, weights=weights, **fields)
-    return Landed(
-        position=7,
-        world_id=snapshot.world_id,
-        version=snapshot.version,
-        as_of=snapshot.as_of,
-        stage=snapshot.stage,
-        digest=snapshot.digest,
-        body=snapshot.body,
-    )
-
-
-def values(weights: dict[str, float] = WEIGHTS, *, window: int = 250, **fields: Any) -> list[float]:
-    return list(returns_of(accepted(weights, **fields), weights, PANEL, window).values)
+def sources(*, window: int = 250, min_returns: int = 100) -> Sources:
+    return Sources(PANEL, window, min_returns, sigma=0.03, correlation=0.8)
 
 
 def rows_of(
-    weights: dict[str, float] = WEIGHTS,
-    *,
-    window: int = 250,
-    min_returns: int = 100,
-    **fields: Any,
-) -> MetricsRows:
-    return metrics_of(
-        accepted(weights, **fields), weights, PANEL, window=window, min_returns=min_returns
+    weights: dict[str, float] = WEIGHTS, *, min_returns: int = 100, **fields: Any
+) -> NumbersRows:
+    snapshot = accepted(weights, **fields)
+    (rows,) = numbers_of(
+        [snapshot], {snapshot.position: weights}, sources(min_returns=min_returns), SIMULATION
     )
+    return rows
 
 
-# -- which returns --------------------------------------------------------------------------------
+def series() -> np.ndarray[Any, Any]:
+    """The portfolio's returns on the panel, by hand."""
+    steps = PANEL.prices[1:] / PANEL.prices[:-1] - 1
+    result: np.ndarray[Any, Any] = (steps[-250:, 0] * 1.5) - (steps[-250:, 1] * 0.5)
+    return result
 
 
-def test_without_returns_of_its_own_a_snapshot_is_measured_on_prices() -> None:
-    returns = returns_of(accepted(), WEIGHTS, PANEL, 250)
-    by_hand = [
-        1.5 * (today[0] / before[0] - 1) - 0.5 * (today[1] / before[1] - 1)
-        for before, today in zip(PANEL.prices[-251:-1], PANEL.prices[-250:], strict=True)
-    ]
-    np.testing.assert_allclose(returns.values, by_hand, rtol=1e-9, atol=1e-15)
-    assert (returns.source, returns.digest) == ("prices", "sha256:panel")
+def tails(rows: NumbersRows, method: str) -> dict[str, dict[str, Any]]:
+    return {row["level"]: row for row in rows.tails if row["method"] == method}
 
 
-def test_prices_after_the_snapshots_day_are_not_looked_at() -> None:
-    day = LAST_DAY - timedelta(days=100)
-    until_then = PricePanel(SYMBOLS, PANEL.days[:-100], PANEL.prices[:-100], "sha256:shorter")
-    expected = returns_of(accepted(day=day), WEIGHTS, until_then, 250).values
-    np.testing.assert_array_equal(values(day=day), expected)
-
-
-def test_the_portfolios_own_series_comes_first() -> None:
-    realized = {"portfolio": [0.03, 0.01], "AAA": [0.5, 0.5], "BBB": [0.5, 0.5]}
-    assert values(realized_returns=realized) == [0.03, 0.01]
-
-
-def test_a_single_series_that_is_no_symbol_is_the_portfolio() -> None:
-    assert values(realized_returns={"strategy 7": [0.03, 0.01]}) == [0.03, 0.01]
-
-
-def test_series_of_every_symbol_are_combined_by_weight() -> None:
-    realized = {"AAA": [0.01, 0.02], "BBB": [0.03, -0.01], "unheld": [9.0]}
-    expected = [1.5 * 0.01 - 0.5 * 0.03, 1.5 * 0.02 + 0.5 * 0.01]
-    assert values(realized_returns=realized) == pytest.approx(expected)
-
-
-def test_the_single_series_of_a_single_symbol_is_scaled_by_its_weight() -> None:
-    realized = {"AAA": [0.1, -0.1]}
-    assert values({"AAA": 0.9995}, realized_returns=realized) == pytest.approx([0.09995, -0.09995])
-
-
-@pytest.mark.parametrize(
-    ("realized", "said"),
-    [
-        ({"AAA": [0.1]}, "no series for BBB"),
-        ({"x": [0.1], "y": [0.1]}, "no series for AAA, BBB"),
-        ({"AAA": [0.1, 0.2], "BBB": [0.1]}, "differ in length"),
-    ],
-)
-def test_realized_returns_that_fit_no_form_are_not_replaced_by_prices(
-    realized: dict[str, list[float]], said: str
-) -> None:
-    with pytest.raises(ReturnsUnavailable, match=said):
-        values(realized_returns=realized)
-
-
-def test_the_window_keeps_the_newest_whatever_the_source() -> None:
-    assert values(window=2, realized_returns={"p": [0.1, 0.2, 0.3]}) == [0.2, 0.3]
-    np.testing.assert_array_equal(values(window=3), values(window=250)[-3:])
-
-
-def test_before_the_close_the_day_of_the_snapshot_is_not_known_yet() -> None:
-    at_the_close = accepted()
-    before_it = replace(at_the_close, as_of=at_the_close.as_of - timedelta(seconds=1))
-    seen = returns_of(before_it, WEIGHTS, PANEL, 250).values
-    known_later = returns_of(at_the_close, WEIGHTS, PANEL, 251).values
-    np.testing.assert_array_equal(seen, known_later[:-1])
-
-
-def test_a_symbol_without_prices_or_a_panel_that_ended_is_said() -> None:
-    with pytest.raises(ReturnsUnavailable, match="no prices for ZZZ"):
-        values({"AAA": 0.5, "ZZZ": 0.5})
-    late = replace(accepted(), as_of=datetime(2026, 2, 7, 21, tzinfo=UTC))
-    with pytest.raises(ReturnsUnavailable, match="prices end on 2026-01-30"):
-        returns_of(late, WEIGHTS, PANEL, 250)
-
-
-def test_the_digest_of_realized_returns_is_that_of_the_series() -> None:
-    realized = {"p": [0.25, 1]}
-    found = returns_of(accepted(realized_returns=realized), WEIGHTS, PANEL, 1).digest
-    expected = hashlib.sha256(json.dumps({"p": [0.25, 1.0]}, sort_keys=True).encode()).hexdigest()
-    assert found == f"sha256:{expected}"
-
-
-@given(st.permutations(sorted(WEIGHTS)))
-def test_the_order_of_the_weights_makes_no_difference(order: list[str]) -> None:
-    shuffled = {symbol: WEIGHTS[symbol] for symbol in order}
-    found = returns_of(accepted(), shuffled, PANEL, 250).values
-    np.testing.assert_array_equal(found, values())
-
-
-# -- the rows -------------------------------------------------------------------------------------
+# -- the numbers ----------------------------------------------------------------------------------
 
 
 def test_the_row_holds_the_numbers_of_the_returns_and_where_they_came_from() -> None:
-    snapshot = accepted()
-    made = rows_of()
-    numbers = measure(values())
-    assert made.metrics == {
+    snapshot, made = accepted(), rows_of().metrics
+    numbers = measure(series())
+    for name in NUMBERS:
+        assert made.pop(name) == pytest.approx(getattr(numbers, name), rel=1e-12), name
+    for name in ("diversification_ratio", "effective_bets"):
+        assert made.pop(name) > 1, name
+    assert made == {
         "position": 7,
         "day": LAST_DAY,
         "world_id": snapshot.world_id,
@@ -173,7 +86,6 @@ def test_the_row_holds_the_numbers_of_the_returns_and_where_they_came_from() -> 
         "horizon_days": 1,
         "window": 250,
         "n": 250,
-        **{name: getattr(numbers, name) for name in NUMBERS},
         "gross": 2.0,
         "net": 1.0,
         "largest": 1.5,
@@ -182,28 +94,68 @@ def test_the_row_holds_the_numbers_of_the_returns_and_where_they_came_from() -> 
         "snapshot_digest": snapshot.digest,
         "returns_source": "prices",
         "returns_digest": "sha256:panel",
+        "covariance_source": "prices",
+        "covariance_digest": "sha256:panel",
+        "contributions_level": "0.99",
+        "passed_over": {},
+        "absent": {},
         "code_version": CODE_VERSION,
     }
 
 
 def test_there_is_a_tail_for_each_method_and_level() -> None:
     made = rows_of()
-    assert [(row["method"], row["level"]) for row in made.tails] == [
-        (method, format_level(level)) for method in ("historical", "normal") for level in LEVELS
-    ]
+    assert {(row["method"], row["level"]) for row in made.tails} == {
+        (method, format_level(level)) for method in METHODS for level in LEVELS
+    }
+    assert len(made.tails) == len(METHODS) * len(LEVELS)
     for row in made.tails:
-        assert (row["position"], row["day"]) == (7, LAST_DAY)
+        assert (row["position"], row["day"], row["source"]) == (7, LAST_DAY, "prices")
         assert row["es"] >= row["var"] > 0
-    for row, tail in zip(made.tails, measure(values()).tails, strict=True):
-        assert (row["var"], row["es"]) == (tail.var, tail.es)
-        assert (row["rank"], row["var_next"]) == (tail.rank, tail.var_next)
+        assert (row["var_error"] is not None) == (row["method"] == "monte_carlo")
+
+
+def test_a_tail_is_that_of_its_method_on_the_same_returns() -> None:
+    made, returns = rows_of(), series()
+    by_measure = {(tail.method, tail.level): tail for tail in measure(returns).tails}
+    for level in LEVELS:
+        for method, expected in (
+            ("historical", by_measure["historical", level]),
+            ("normal", by_measure["normal", level]),
+            ("cornish_fisher", cornish_fisher(returns, level)),
+            ("student_t", student_t(returns, level)),
+            ("ewma", ewma(returns, level)),
+            ("filtered_historical", filtered_historical(returns, level)),
+        ):
+            found = tails(made, method)[format_level(level)]
+            assert found["var"] == pytest.approx(expected.var, rel=1e-9), (method, level)
+            assert found["es"] == pytest.approx(expected.es, rel=1e-9), (method, level)
+            assert found["rank"] == expected.rank
+
+
+def test_a_simulated_tail_is_that_of_the_settings_and_within_its_error_of_the_law() -> None:
+    made = tails(rows_of(), "monte_carlo")["0.99"]
+    columns = PANEL.returns[-250:, :2]
+    mean, covariance, weights = columns.mean(axis=0), np.cov(columns.T), np.array([1.5, -0.5])
+    expected = monte_carlo(mean, covariance, weights, LEVELS[-1], 2_000, 0, 5.0)
+    assert made["var"] == pytest.approx(expected.tail.var, rel=1e-9)
+    assert made["var_error"] == pytest.approx(expected.var_error, rel=1e-9)
+    sigma = np.sqrt(weights @ covariance @ weights)
+    law = -weights @ mean - sigma * np.sqrt(3 / 5) * stats.t(5).ppf(0.01)
+    assert abs(made["var"] - law) < 4 * made["var_error"]
 
 
 def test_the_rows_fit_their_tables() -> None:
-    made = rows_of()
+    made = rows_of(constraints={"candidate_id": "CCC", "candidate_weight": 0.1})
     assert made.metrics.keys() == set(risk_metrics.columns.keys())
-    for row in made.tails:
-        assert row.keys() == set(risk_tails.columns.keys())
+    for rows, table in (
+        (made.tails, risk_tails),
+        (made.contributions, risk_contributions),
+        (made.candidate, candidate_risk),
+    ):
+        assert rows
+        for row in rows:
+            assert row.keys() == set(table.columns.keys())
 
 
 def test_the_same_snapshot_panel_and_code_give_the_same_rows() -> None:
@@ -211,38 +163,79 @@ def test_the_same_snapshot_panel_and_code_give_the_same_rows() -> None:
     assert rows_of(dict(reversed(WEIGHTS.items()))).tails == rows_of().tails
 
 
+def test_a_snapshots_rows_do_not_depend_on_what_is_measured_along_with_it() -> None:
+    books = [
+        WEIGHTS,
+        {"AAA": 1.0},
+        {"AAA": 0.2, "BBB": 0.3, "CCC": 0.5},
+        {"ZZZ": 1.0},
+    ]
+    snapshots = [replace(accepted(book), position=n) for n, book in enumerate(books)]
+    wild = replace(accepted(realized_returns={"p": [1e200, -1e200] * 125}), position=4)
+    snapshots.append(wild)  # no method that squares returns can take it
+    weights = dict(enumerate([*books, WEIGHTS]))
+    together = numbers_of(snapshots, weights, sources(), SIMULATION)
+    for snapshot, rows in zip(snapshots, together, strict=True):
+        alone = numbers_of([snapshot], weights, sources(), SIMULATION)
+        assert [rows] == alone
+
+
+# -- sources --------------------------------------------------------------------------------------
+
+
+def test_the_normal_tail_of_a_covariance_of_its_own_is_its_own() -> None:
+    made = rows_of(covariance=COVARIANCE)
+    sigma = np.sqrt(1.5**2 * 4e-4 + 0.5**2 * 1e-4 - 2 * 1.5 * 0.5 * 1e-4)
+    normal = tails(made, "normal")["0.99"]
+    assert normal["var"] == pytest.approx(2.3263478740408408 * sigma, rel=1e-12)
+    assert normal["source"] == "covariance"
+    assert tails(made, "historical")["0.99"]["source"] == "prices"
+    assert len(made.tails) == len(METHODS) * len(LEVELS)
+
+
+def test_realized_returns_come_before_a_covariance() -> None:
+    own = {"portfolio": list(np.random.default_rng(5).normal(0, 0.01, 250))}
+    made = rows_of(covariance=COVARIANCE, realized_returns=own)
+    assert tails(made, "normal")["0.99"]["source"] == "realized_returns"
+    assert tails(made, "monte_carlo")["0.99"]["source"] == "covariance"
+    assert made.metrics["covariance_source"] == "covariance"
+
+
+def test_on_the_fallback_what_needs_returns_is_absent_and_says_why() -> None:
+    made = rows_of({"ZZZ": 1.0})
+    assert {row["method"] for row in made.tails} == {"normal", "monte_carlo"}
+    assert {row["source"] for row in made.tails} == {"fallback"}
+    assert tails(made, "normal")["0.99"]["var"] == pytest.approx(0.03 * 2.3263478740408408)
+    assert made.metrics["volatility"] == pytest.approx(0.03)
+    assert made.metrics["mean"] is None
+    for method in set(METHODS) - {"normal", "monte_carlo"}:
+        assert made.metrics["absent"][method] == "no prices for ZZZ"
+    assert made.metrics["passed_over"] == {"prices": "no prices for ZZZ"}
+
+
 @pytest.mark.parametrize(
-    ("weights", "fields", "n", "source", "said"),
+    ("realized", "said"),
     [
-        ({"ZZZ": 1.0}, {}, 0, None, "no prices for ZZZ"),
-        (WEIGHTS, {"realized_returns": {"AAA": [0.1]}}, 0, None, "no series for BBB"),
-        (
-            WEIGHTS,
-            {"realized_returns": {"p": [0.01] * 99}},
-            99,
-            "realized_returns",
-            "99 returns; 100 are needed",
-        ),
-        (
-            WEIGHTS,
-            {"realized_returns": {"p": [1e200, -1e200] * 50}},
-            100,
-            "realized_returns",
-            "too large",
-        ),
-        (WEIGHTS, {"day": PANEL.days[20]}, 20, "prices", "20 returns; 100 are needed"),
-        (WEIGHTS, {"day": date(1990, 1, 2)}, 0, "prices", "0 returns; 100 are needed"),
+        ({"AAA": [0.1]}, "no series for BBB"),
+        ({"p": [0.01] * 99}, "99 returns; 100 are needed"),
     ],
 )
 def test_what_can_not_be_measured_says_why_and_is_null_never_zero(
-    weights: dict[str, float], fields: dict[str, Any], n: int, source: str | None, said: str
+    realized: dict[str, list[float]], said: str
 ) -> None:
-    made = rows_of(weights, **fields)
+    made = rows_of(realized_returns=realized)
     assert said in made.metrics["unavailable"]
     assert [made.metrics[name] for name in NUMBERS] == [None] * len(NUMBERS)
-    assert (made.tails, made.metrics["n"], made.metrics["returns_source"]) == ([], n, source)
-    assert (made.metrics["returns_digest"] is None) == (source is None)
-    assert made.metrics["net"] == sum(weights.values())  # exposure is known without returns
+    assert (made.tails, made.contributions, made.metrics["n"]) == ([], [], 0)
+    assert made.metrics["returns_source"] is made.metrics["covariance_source"] is None
+    assert made.metrics["net"] == 1.0  # exposure is known without returns
+
+
+def test_returns_too_large_for_a_method_leave_the_others() -> None:
+    made = rows_of(realized_returns={"p": [1e200, -1e200] * 50})
+    assert "too large" in made.metrics["absent"]["normal"]
+    assert made.metrics["volatility"] is None
+    assert tails(made, "historical")["0.99"]["var"] == 1e200
 
 
 def test_just_enough_returns_are_enough() -> None:
@@ -254,7 +247,9 @@ def test_just_enough_returns_are_enough() -> None:
 def test_any_weights_that_the_contract_takes_can_be_told_of() -> None:
     extreme = {"AAA": 4e307, "BBB": -4e307, "CCC": 1.0}
     made = rows_of(extreme)
-    assert made.metrics["unavailable"]
+    assert tails(made, "historical")
+    assert all(np.isfinite([row["var"], row["es"]]).all() for row in made.tails)
+    assert "too large" in made.metrics["absent"]["normal"]
     assert made.metrics["gross"] == 8e307
     assert made.metrics["effective_names"] == pytest.approx(2.0)
 
@@ -263,4 +258,70 @@ def test_a_flat_series_has_no_risk_and_is_no_failure() -> None:
     made = rows_of(realized_returns={"p": [0] * 100})
     assert made.metrics["unavailable"] is None
     assert (made.metrics["volatility"], made.metrics["max_drawdown"]) == (0.0, 0.0)
-    assert {row["var"] for row in made.tails} == {0.0}
+    assert {(row["var"], row["es"]) for row in tails(made, "historical").values()} == {(0.0, 0.0)}
+    assert {(row["var"], row["es"]) for row in tails(made, "normal").values()} == {(0.0, 0.0)}
+
+
+# -- contributions and candidates -----------------------------------------------------------------
+
+
+def test_components_add_up_to_the_tails_of_the_same_source() -> None:
+    made = rows_of()
+    for method, var, es in (
+        ("normal", "var", "es"),
+        ("historical", "historical_var", "historical_es"),
+    ):
+        tail = tails(made, method)["0.99"]
+        for column, total in ((var, tail["var"]), (es, tail["es"])):
+            parts = [row[column] for row in made.contributions]
+            assert fsum(parts) == pytest.approx(total, rel=1e-9)
+    assert [row["symbol"] for row in made.contributions] == ["AAA", "BBB"]
+    assert [row["weight"] for row in made.contributions] == [1.5, -0.5]
+
+
+def test_a_covariance_without_returns_has_normal_components_only() -> None:
+    weights = {"XXX": 0.5, "YYY": 0.5}
+    own = {"XXX,XXX": 4e-4, "YYY,YYY": 1e-4, "XXX,YYY": 0.0}
+    made = rows_of(weights, covariance=own)
+    # sigma^2 = 1e-4 + 0.25e-4: X has four fifths of the variance, and so of the VaR
+    shares = [row["var"] for row in made.contributions]
+    assert shares[0] / sum(shares) == pytest.approx(0.8)
+    assert [row["historical_var"] for row in made.contributions] == [None, None]
+
+
+def test_a_book_without_risk_has_no_contributions_and_says_so() -> None:
+    made = rows_of({"XXX": 1.0}, covariance={"XXX,XXX": 0.0})
+    assert made.contributions == []
+    assert made.metrics["contributions_level"] is None
+    assert made.metrics["absent"]["contributions"]
+
+
+def test_a_candidate_is_measured_without_and_with_it() -> None:
+    made = rows_of(constraints={"candidate_id": "CCC", "candidate_weight": 0.2})
+    (row,) = (
+        each for each in made.candidate if (each["method"], each["level"]) == ("normal", "0.99")
+    )
+    for name, weights in (("without", [1.5, -0.5, 0.0]), ("with", [1.2, -0.4, 0.2])):
+        returns = PANEL.returns[-250:] @ np.array(weights)
+        expected = 2.3263478740408408 * returns.std(ddof=1) - returns.mean()
+        assert row[f"var_{name}"] == pytest.approx(expected, rel=1e-9)
+    assert row["var_without"] == pytest.approx(tails(made, "normal")["0.99"]["var"], rel=1e-9)
+    assert (row["funding"], row["source"]) == ("pro rata", "prices")
+    assert {(each["method"], each["level"]) for each in made.candidate} == {
+        (method, format_level(level)) for method in ("historical", "normal") for level in LEVELS
+    }
+
+
+def test_a_candidate_that_no_source_knows_is_absent_and_the_rest_is_there() -> None:
+    made = rows_of(
+        covariance=COVARIANCE, constraints={"candidate_id": "ZZZ", "candidate_weight": 0.2}
+    )
+    assert made.candidate == []
+    assert "ZZZ" in made.metrics["absent"]["candidate"]
+    assert made.tails
+
+
+def test_the_candidate_of_a_stored_snapshot_is_read_from_its_constraints() -> None:
+    snapshot: Landed = accepted(constraints={"max_weight": 0.5})
+    assert json.loads(snapshot.body)["constraints"] == {"max_weight": 0.5}
+    assert rows_of(constraints={"max_weight": 0.5}).candidate == []

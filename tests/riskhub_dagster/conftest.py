@@ -19,6 +19,7 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from waiting import Waits, waits_without_waiting
 
 from riskhub.blobs import open_blobs
 from riskhub.hub import Hub
@@ -29,12 +30,16 @@ from riskhub.store.tables import metadata
 from riskhub_dagster.assets.daily import ONLY_NEW_TAG
 from riskhub_dagster.assets.risk import risk_metrics
 from riskhub_dagster.assets.snapshots import landed_snapshots, snapshot_weights, validated_snapshots
+from riskhub_dagster.assets.stress import stress_results
 from riskhub_dagster.definitions import defs
 from riskhub_dagster.resources import RiskHub
 from riskhub_dagster.sensors import RANGE_END_TAG, RANGE_START_TAG
 
-DAILY = [landed_snapshots, validated_snapshots, snapshot_weights, risk_metrics]
-DERIVED = ("validated_snapshots", "snapshot_weights", "risk_metrics", "risk_tails")
+DAILY = [landed_snapshots, validated_snapshots, snapshot_weights, risk_metrics, stress_results]
+DERIVED = (
+    *("validated_snapshots", "snapshot_weights", "risk_metrics", "risk_tails"),
+    *("risk_contributions", "candidate_risk", "snapshot_stress", "stress_results"),
+)
 
 
 @pytest.fixture
@@ -67,6 +72,12 @@ def instance() -> Iterator[dg.DagsterInstance]:
     """Dagster's own records, in memory."""
     with dg.DagsterInstance.ephemeral() as ephemeral:
         yield ephemeral
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
+    """Dagster's waiting between retries, without the wait."""
+    return waits_without_waiting(monkeypatch)
 
 
 @dataclass

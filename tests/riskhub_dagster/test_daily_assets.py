@@ -92,14 +92,23 @@ def test_a_snapshot_has_a_tail_for_each_method_and_level(land, compute, store: S
 
     compute(DAY)
 
-    names = [
-        (method, level)
-        for method in ("historical", "normal")
-        for level in ("0.95", "0.975", "0.99")
-    ]
-    assert [(row["position"], row["method"], row["level"]) for row in store.tails_on(DAY, DAY)] == [
-        (position, *name) for position in (first, second) for name in names
-    ]
+    methods = {
+        *("historical", "normal", "cornish_fisher", "student_t", "ewma"),
+        *("filtered_historical", "monte_carlo"),
+    }
+    for position, metrics in zip((first, second), store.metrics_on(DAY, DAY), strict=True):
+        # Cornish and Fisher's expansion is refused for a month like this one.
+        assert metrics["absent"].keys() == {"cornish_fisher"}
+        assert "Maillard" in metrics["absent"]["cornish_fisher"]
+        assert {
+            (row["method"], row["level"])
+            for row in store.tails_on(DAY, DAY)
+            if row["position"] == position
+        } == {
+            (method, level)
+            for method in methods - {"cornish_fisher"}
+            for level in ("0.95", "0.975", "0.99")
+        }
 
 
 def test_a_number_names_its_window_its_returns_and_their_digests(
@@ -158,15 +167,13 @@ def test_realized_returns_come_before_prices(land, compute, store: Store) -> Non
     ("day", "overrides", "why"),
     [
         (DAY, {"realized_returns": {"portfolio": [0.01] * 249}}, "249 returns; 250 are needed"),
-        (date(1990, 3, 1), {}, "41 returns; 250 are needed"),
-        (DAY, {"weights": {"AAPL": 0.5, "NOPE": 0.5}}, "no prices for NOPE"),
         (
             DAY,
             {"weights": EQUAL, "realized_returns": {"AAPL": [0.01] * 300, "BAC": [0.01] * 300}},
             "realized_returns has no series for JPM, XOM",
         ),
     ],
-    ids=["a short series", "the first days of the panel", "an unknown symbol", "a missing series"],
+    ids=["a short series", "a missing series"],
 )  # fmt: skip
 def test_without_enough_returns_numbers_are_unavailable_never_guessed(
     land, compute, checks, store: Store, day: date, overrides: dict[str, Any], why: str
@@ -185,6 +192,33 @@ def test_without_enough_returns_numbers_are_unavailable_never_guessed(
     assert check.description == "1 of 1 snapshots have no risk numbers"
 
 
+@pytest.mark.parametrize(
+    ("day", "weights", "why"),
+    [
+        (date(1990, 3, 1), EQUAL, "41 returns; 250 are needed"),
+        (DAY, {"AAPL": 0.5, "NOPE": 0.5}, "no prices for NOPE"),
+    ],
+    ids=["the first days of the panel", "an unknown symbol"],
+)
+def test_what_nothing_is_known_of_is_measured_on_the_fallback_and_marked(
+    land, compute, checks, records, store: Store, day: date, weights: dict[str, float], why: str
+) -> None:
+    land(day, weights=weights)
+
+    result = compute(day)
+
+    (metrics,) = store.metrics_on(day, day)
+    assert (metrics["unavailable"], metrics["covariance_source"]) == (None, "fallback")
+    assert metrics["passed_over"] == {"prices": why}
+    assert {(row["method"], row["source"]) for row in store.tails_on(day, day)} == {
+        ("normal", "fallback"),
+        ("monte_carlo", "fallback"),
+    }
+    check = checks(result)["nothing_guessed"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert [row["why"] for row in records(check.metadata["guessed"])] == [why]
+
+
 def test_checks_pass_on_good_snapshots(land, compute, checks) -> None:
     land(DAY, weights=EQUAL)
 
@@ -192,8 +226,12 @@ def test_checks_pass_on_good_snapshots(land, compute, checks) -> None:
 
     assert {name: check.passed for name, check in evaluations.items()} == {
         "nothing_quarantined": True,
+        "nothing_flagged": True,
         "numbers_available": True,
+        "nothing_guessed": True,
         "es_covers_var": True,
+        "components_add_up": True,
+        "scenarios_available": True,
     }
 
 
@@ -203,7 +241,8 @@ def test_a_day_on_which_nothing_landed_is_computed_and_empty(
     result = compute(DAY)
 
     assert set(materialized(result)) == {
-        "validated_snapshots", "snapshot_weights", "risk_metrics",
+        "validated_snapshots", "snapshot_weights", "risk_metrics", "risk_contributions",
+        "stress_results",
     }  # fmt: skip
     assert not any(tables().values())
 
@@ -263,15 +302,20 @@ def test_a_run_leaves_the_days_around_its_own_alone(land, compute, tables: Table
 def test_only_new_adds_what_landed_since_and_touches_no_other_row(
     land, compute, tables: Tables, store: Store
 ) -> None:
-    first = land(DAY, weights=EQUAL)
+    candidate = {"candidate_id": "XOM", "candidate_weight": 0.1}
+    first = land(DAY, weights=EQUAL, constraints=candidate)
     compute(DAY)
-    mark = {"validated_snapshots": "schema_version", "risk_metrics": "code_version"}
+    mark = {
+        "validated_snapshots": "schema_version",
+        "risk_metrics": "code_version",
+        "snapshot_stress": "code_version",
+    }
     with store.engine.begin() as connection:
         for name, column in mark.items():
             connection.execute(sa.update(metadata.tables[name]).values({column: "older"}))
     before = tables()
 
-    second = land(DAY, weights={"BAC": 0.5, "JPM": 0.5})
+    second = land(DAY, weights={"BAC": 0.5, "JPM": 0.5}, constraints=candidate)
     compute(DAY, only_new=True)
 
     after = tables()
@@ -352,7 +396,8 @@ def test_a_bad_snapshot_is_quarantined_with_its_reason_and_the_run_succeeds(
     for table in ("snapshot_weights", "risk_metrics", "risk_tails"):
         assert {row["position"] for row in rows[table]} == {good}, table
     assert set(materialized(result)) == {
-        "validated_snapshots", "snapshot_weights", "risk_metrics",
+        "validated_snapshots", "snapshot_weights", "risk_metrics", "risk_contributions",
+        "stress_results",
     }  # fmt: skip
     check = checks(result)["nothing_quarantined"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
@@ -369,10 +414,11 @@ def test_a_day_of_bad_snapshots_alone_is_not_materialized_and_nothing_follows(
     assert result.success
     assert materialized(result) == {}
     assert {name: check.passed for name, check in checks(result).items()} == {
-        "nothing_quarantined": False
+        "nothing_quarantined": False,
+        "nothing_flagged": True,
     }
     skipped = {event.step_key for event in result.all_events if event.is_step_skipped}
-    assert skipped == {"snapshot_weights", "risk_metrics"}
+    assert skipped == {"snapshot_weights", "risk_metrics", "stress_results"}
     assert instance.get_materialized_partitions(dg.AssetKey("validated_snapshots")) == set()
     rows = tables()
     assert [row["position"] for row in rows.pop("validated_snapshots")] == [bad]
@@ -442,7 +488,7 @@ def test_tables_in_metadata_hold_plain_values_and_null_where_there_is_no_number(
     land, compute, checks, records
 ) -> None:
     land(DAY, weights=EQUAL)
-    land(DAY, weights={"NOPE": 1})
+    land(DAY, weights={"NOPE": 1}, realized_returns={"portfolio": [0.01] * 9})
 
     result = compute(DAY)
 
@@ -457,7 +503,7 @@ def test_tables_in_metadata_hold_plain_values_and_null_where_there_is_no_number(
             "world_id": "equities",
             "version": "v2",
             "stage": "backtest",
-            "unavailable": "no prices for NOPE",
+            "unavailable": "9 returns; 250 are needed",
         }
     ]
     assert records(evaluations["es_covers_var"].metadata["wrong"]) == []
@@ -477,6 +523,9 @@ def test_a_check_names_the_quarantined_snapshot_and_why(land, compute, checks, r
             "stage": "backtest",
             "why": (
                 "realized_returns has fewer than 2 points; a realized return is -100 % or worse"
+            ),
+            "evidence": (
+                '{"realized_returns": {"series": 1, "points": 1, "worst": -1.0, "points_used": 1}}'
             ),
         }
     ]

@@ -1,7 +1,6 @@
 """Snapshots with fields in the blob store: measured like others or not at all, never wrong."""
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.execution.plan import active
+from waiting import Waits
 
 from riskhub.blobs import BlobStore, open_blobs, refs_of
 from riskhub.settings import Settings
@@ -54,29 +53,6 @@ def outage(tmp_path: Path) -> Callable[[], Callable[[], None]]:
         return up
 
     return down
-
-
-class Waits:
-    """Dagster's time between retries, which passes at once; `meanwhile` happens in it."""
-
-    def __init__(self) -> None:
-        self.passed = 0.0
-        self.meanwhile: list[Callable[[], None]] = []
-
-    def time(self) -> float:
-        return time.time() + self.passed
-
-    def sleep(self, seconds: float) -> None:
-        self.passed += seconds
-        while self.meanwhile:
-            self.meanwhile.pop()()
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
-    waits = Waits()
-    monkeypatch.setattr(active, "time", waits)
-    return waits
 
 
 @pytest.fixture
@@ -287,7 +263,7 @@ def test_measuring_fails_as_well_rather_than_taking_prices(
     before = tables()
     outage()
 
-    result = compute(DAY, selection=["risk_metrics"], raise_on_error=False)
+    result = compute(DAY, selection=["risk_metrics", "risk_contributions"], raise_on_error=False)
 
     assert not result.success
     (failure,) = (event for event in result.all_events if event.is_step_failure)
