@@ -19,8 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from riskhub import strict_yaml
 from riskhub.digests import canonical_json, digest
 from riskhub.errors import RiskHubError
-from riskhub.prices import PricePanel, UnknownSymbol
-from riskhub.risk.stress import betas
+from riskhub.prices import PanelEnded, PricePanel, UnknownSymbol
+from riskhub.risk import RiskInputError, betas
+
+_NAMED = 5
 
 
 class ScenarioFileInvalid(RiskHubError):
@@ -40,6 +42,10 @@ class ScenarioUnavailable(RiskHubError):
         self.scenario = scenario
         self.reason = reason
         self.missing = tuple(missing)
+
+
+class ScenarioAhead(ScenarioUnavailable):
+    """What a scenario needs lies after the day asked for, when nobody could have known it."""
 
 
 class _Scenario(BaseModel):
@@ -165,15 +171,15 @@ def window_returns(
 
     The first return is that of the first trading day from `start` on, over the close before it.
 
-    Raises `ScenarioUnavailable`: a symbol has no prices; the panel does not reach from before
-    `start` to `end`; or the window ends after `as_of`, when nobody could have replayed it.
+    Raises `ScenarioAhead`: the window ends after `as_of`. Raises `ScenarioUnavailable`: a symbol
+    has no prices, or the panel does not reach from before `start` to `end`.
     """
-    if scenario.end > as_of:
-        raise ScenarioUnavailable(scenario.id, f"it ends on {scenario.end}, after {as_of}")
-    if not (panel.days[0] < scenario.start and scenario.end <= panel.days[-1]):
-        reason = f"prices reach from {panel.days[0]} to {panel.days[-1]} only"
-        raise ScenarioUnavailable(scenario.id, reason)
-    columns = _columns(scenario, panel, symbols)
+    refuse_ahead(scenario, as_of)
+    if panel.days[0] >= scenario.start:
+        raise ScenarioUnavailable(scenario.id, f"prices begin on {panel.days[0]}")
+    if panel.days[-1] < scenario.end:
+        raise ScenarioUnavailable(scenario.id, f"prices end on {panel.days[-1]}")
+    columns = columns_of(scenario, panel, symbols)
     first = bisect_left(panel.return_days, scenario.start)
     stop = bisect_right(panel.return_days, scenario.end)
     if first == stop:
@@ -186,24 +192,46 @@ def market_betas(
 ) -> NDArray[np.float64]:
     """(N,) betas of `symbols` to the market over the scenario's `beta_days` days up to `as_of`.
 
+    Raises `ScenarioUnavailable` also when a symbol has no prices; else as `panel_betas`.
+    """
+    slopes = panel_betas(scenario, panel, as_of)
+    return np.take(slopes, columns_of(scenario, panel, symbols))
+
+
+def panel_betas(scenario: MarketMove, panel: PricePanel, as_of: date) -> NDArray[np.float64]:
+    """The betas of all the panel's symbols to the market; see `market_betas`.
+
     The market is the panel itself: all its symbols at equal weights, rebalanced every day. It
     stands for the index that the move is of, which the panel does not have.
 
-    Raises `ScenarioUnavailable`: a symbol has no prices, the panel has fewer days before `as_of`,
-    or the move lies after it. Raises `PanelEnded` as `PricePanel.window`.
+    Raises `ScenarioAhead`: the move lies after `as_of`. Raises `ScenarioUnavailable`: the panel
+    has fewer days before it, or ended long before; or the market did not move on them.
     """
-    if scenario.day > as_of:
-        raise ScenarioUnavailable(scenario.id, f"it is of {scenario.day}, after {as_of}")
-    columns = _columns(scenario, panel, symbols)
-    window = panel.window(panel.symbols, as_of, scenario.beta_days)
-    if len(window) < scenario.beta_days:
-        reason = f"{len(window)} days of returns before {as_of}, {scenario.beta_days} needed"
-        raise ScenarioUnavailable(scenario.id, reason)
-    return betas(np.take(window, columns, axis=1), window.mean(axis=1))
+    refuse_ahead(scenario, as_of)
+    try:
+        window = panel.window(panel.symbols, as_of, scenario.beta_days)
+        if len(window) < scenario.beta_days:
+            raise ScenarioUnavailable(
+                scenario.id, f"{len(window)} days of returns, {scenario.beta_days} needed"
+            )
+        return betas(window, window.mean(axis=1))
+    except (PanelEnded, RiskInputError) as error:
+        raise ScenarioUnavailable(scenario.id, str(error)) from error
 
 
-def _columns(scenario: Scenario, panel: PricePanel, symbols: Sequence[str]) -> list[int]:
+def refuse_ahead(scenario: Historical | MarketMove, as_of: date) -> None:
+    """Raises `ScenarioAhead` when `as_of` lies before the end of what the scenario is of."""
+    last = scenario.end if isinstance(scenario, Historical) else scenario.day
+    if last > as_of:
+        raise ScenarioAhead(scenario.id, f"{last} lies after {as_of}")
+
+
+def columns_of(scenario: Scenario, panel: PricePanel, symbols: Sequence[str]) -> list[int]:
+    """The panel's column of each symbol. Raises `ScenarioUnavailable` where one has no prices."""
     try:
         return panel.columns(symbols)
     except UnknownSymbol as error:
-        raise ScenarioUnavailable(scenario.id, str(error), error.missing) from error
+        named = ", ".join(error.missing[:_NAMED])
+        more = len(error.missing) - _NAMED
+        reason = f"no prices for {named}" + (f" and {more} more" if more > 0 else "")
+        raise ScenarioUnavailable(scenario.id, reason, error.missing) from error

@@ -13,10 +13,12 @@ from riskhub.scenarios import (
     Gap,
     Historical,
     MarketMove,
+    ScenarioAhead,
     ScenarioFileInvalid,
     ScenarioUnavailable,
     load_scenarios,
     market_betas,
+    panel_betas,
     window_returns,
 )
 
@@ -166,12 +168,19 @@ class TestWindow:
         assert refusal.value.missing == ("XXX", "YYY")
         assert refusal.value.scenario == "fall"
 
+    def test_of_many_symbols_without_prices_a_few_are_told(self, small):
+        many = [f"X{number}" for number in range(8)]
+        reason = "no prices for X0, X1, X2, X3, X4 and 3 more"
+        with pytest.raises(ScenarioUnavailable, match=reason) as told:
+            window_returns(fall("2024-01-05", "2024-01-08"), small, many, LATER_24)
+        assert told.value.missing == tuple(many)
+
     @pytest.mark.parametrize(
         ("start", "end", "reason"),
         [
-            ("2024-01-04", "2024-01-08", "prices reach from 2024-01-04 to 2024-01-10 only"),
-            ("2023-12-01", "2024-01-08", "prices reach from"),
-            ("2024-01-08", "2024-01-11", "prices reach from"),
+            ("2024-01-04", "2024-01-08", "prices begin on 2024-01-04"),
+            ("2023-12-01", "2024-01-08", "prices begin on 2024-01-04"),
+            ("2024-01-08", "2024-01-11", "prices end on 2024-01-10"),
             ("2024-01-06", "2024-01-07", "no trading day"),
         ],
     )
@@ -182,7 +191,7 @@ class TestWindow:
     def test_nobody_replays_what_is_still_to_come(self, small):
         scenario = fall("2024-01-05", "2024-01-09")
         assert len(window_returns(scenario, small, ["AAA"], date(2024, 1, 9))) == 3
-        with pytest.raises(ScenarioUnavailable, match="ends on 2024-01-09, after 2024-01-08"):
+        with pytest.raises(ScenarioAhead, match="2024-01-09 lies after 2024-01-08"):
             window_returns(scenario, small, ["AAA"], date(2024, 1, 8))
 
 
@@ -199,15 +208,32 @@ class TestMarketBetas:
         np.testing.assert_allclose(slopes, [-0.2 / 0.25], rtol=1e-12)
 
     def test_are_unavailable_before_there_are_enough_days(self, small):
-        with pytest.raises(ScenarioUnavailable, match="2 days of returns before 2024-01-08, 3"):
+        with pytest.raises(ScenarioUnavailable, match="2 days of returns, 3 needed"):
             market_betas(self.scenario(3), small, ["AAA"], date(2024, 1, 8))
 
     def test_are_unavailable_without_prices_and_before_the_day(self, small):
         with pytest.raises(ScenarioUnavailable, match="no prices for XXX") as refusal:
             market_betas(self.scenario(2), small, ["XXX"], date(2024, 1, 8))
         assert refusal.value.missing == ("XXX",)
-        with pytest.raises(ScenarioUnavailable, match="of 1987-10-19, after 1987-10-16"):
+        with pytest.raises(ScenarioAhead, match="1987-10-19 lies after 1987-10-16"):
             market_betas(self.scenario(2), small, ["AAA"], date(1987, 10, 16))
+
+    def test_are_unavailable_of_a_panel_that_ended_and_of_a_market_that_stood_still(
+        self, small, tmp_path
+    ):
+        with pytest.raises(ScenarioUnavailable, match="prices end on 2024-01-10, 22 days before"):
+            market_betas(self.scenario(2), small, ["AAA"], date(2024, 2, 1))
+        still = tmp_path / "still.csv"
+        still.write_text("Date,AAA\n2024-01-04,1.0\n2024-01-05,1.0\n2024-01-08,1.0\n")
+        with pytest.raises(ScenarioUnavailable, match="did not move"):
+            market_betas(self.scenario(2), load_panel(still), ["AAA"], date(2024, 1, 8))
+
+    def test_of_a_few_symbols_are_those_of_the_whole_panel(self, panel, shipped):
+        scenario, day = shipped["black-monday-1987"], date(2015, 6, 30)
+        of_all = panel_betas(scenario, panel, day)
+        few = market_betas(scenario, panel, ["XOM", "AAPL"], day)
+        columns = [panel.symbols.index("XOM"), panel.symbols.index("AAPL")]
+        assert few.tolist() == of_all[columns].tolist()
 
 
 class TestFile:
