@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,7 +22,17 @@ LINES_PER_REQUEST = 2_000
 # A process that was killed is back in seconds, on a busy machine too.
 PATIENCE_SEC = 60.0
 _POLL_SEC = 0.5
-ASSETS = ("validated_snapshots", "snapshot_weights", "risk_metrics")
+# An exchange that stays shut for a week doesn't make two runs of one.
+_LONGEST_GAP = timedelta(days=31)
+ASSETS = (
+    "validated_snapshots",
+    "snapshot_weights",
+    "risk_metrics",
+    "risk_contributions",
+    "stress_results",
+    "var_outcomes",
+    "var_backtests",
+)
 
 _LAUNCH = """
 mutation($params: LaunchBackfillParams!) {
@@ -186,7 +196,8 @@ def launch_backfill(
     The days are filled up to ranges, each of which Dagster computes in one run. Should an answer
     get lost, it is asked twice: the days are then computed twice, with the same result.
     """
-    keys = [str(day) for first, last in stretches(days) for day in each_day(first, last)]
+    ranges = stretches(days, longest_gap=_LONGEST_GAP)
+    keys = [str(day) for first, last in ranges for day in each_day(first, last)]
     params = {
         "partitionNames": keys,
         "assetSelection": [{"path": [asset]} for asset in ASSETS],

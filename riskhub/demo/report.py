@@ -43,9 +43,7 @@ def report(store: Store, panel: PricePanel) -> list[WorldReport]:
     """
     reports = []
     for world in worlds_of(panel):
-        known = outcomes(
-            store, panel, world.world_id, stage=STAGE, method="historical", level=LEVEL
-        )
+        known = outcomes(store, world.world_id, stage=STAGE, method="historical", level=LEVEL)
         if not known.days:
             continue
         newest = store.tail_history(
