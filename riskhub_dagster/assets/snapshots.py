@@ -2,23 +2,33 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from datetime import date
+from functools import cache, partial
 from typing import Any
 
 import dagster as dg
 
+from riskhub.hub import utc_now
+from riskhub.prices import PriceFileError
+from riskhub.store.landing import Landed
 from riskhub_dagster.assets.daily import (
     OWNER,
     Step,
+    chunks_to_write,
     daily_asset,
     newest_position,
-    replaces_days,
+    scope_of,
 )
-from riskhub_dagster.frames import SCHEMA_VERSION, WEIGHTS, reasons_against, table_schema
-from riskhub_dagster.metadata import attach, table
-from riskhub_dagster.partitions import days_of, in_chunks
+from riskhub_dagster.frames import SCHEMA_VERSION, WEIGHTS, Judge, Verdict, table_schema
+from riskhub_dagster.metadata import MAX_TABLE_ROWS, attach, table
+from riskhub_dagster.partitions import days_of
 from riskhub_dagster.resources import RiskHub
 
 NOTHING_QUARANTINED = "nothing_quarantined"
+NOTHING_FLAGGED = "nothing_flagged"
+_BATCH = 256
+_LONGEST_EVIDENCE = 500
 
 landed_snapshots = dg.AssetSpec(
     "landed_snapshots",
@@ -38,8 +48,9 @@ landed_snapshots = dg.AssetSpec(
     deps=["landed_snapshots"],
     group="snapshots",
     description=(
-        "The verdict on each landed snapshot: accepted, or quarantined with its reasons. "
-        "Judged by pandera schemas; a quarantined one has no weights and no risk numbers."
+        "The verdict on each landed snapshot: accepted, perhaps with flags, or quarantined with "
+        "its reasons; and what was measured. Judged by pandera schemas; a quarantined one is not "
+        "served as latest and has no weights and no risk numbers."
     ),
     kinds={"pandera", "table"},
     metadata={"dagster/table_name": "validated_snapshots"},
@@ -48,66 +59,138 @@ landed_snapshots = dg.AssetSpec(
             NOTHING_QUARANTINED,
             asset="validated_snapshots",
             description="Fails, without failing the run, when a snapshot of the days is rejected.",
-        )
+        ),
+        dg.AssetCheckSpec(
+            NOTHING_FLAGGED,
+            asset="validated_snapshots",
+            description="Fails, without failing the run, when an accepted one is flagged.",
+        ),
     ],
 )
 def validated_snapshots(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
     """Judge the snapshots of each day."""
-    days, anew = days_of(context.partition_keys), replaces_days(context)
-    judged: list[dict[str, Any]] = []
-    for chunk in in_chunks(days):
-        landed = hub.store.landed_on(chunk[0], chunk[-1], only_unvalidated=not anew)
-        reasons = reasons_against(landed, hub.blobs)
-        rows: list[dict[str, Any]] = [
-            {
-                "position": snapshot.position,
-                "day": snapshot.day,
-                "world_id": snapshot.world_id,
-                "version": snapshot.version,
-                "as_of": snapshot.as_of,
-                "stage": snapshot.stage,
-                "digest": snapshot.digest,
-                "accepted": not reasons[snapshot.position],
-                "reasons": reasons[snapshot.position],
-                "schema_version": SCHEMA_VERSION,
-            }
-            for snapshot in landed
-        ]
-        hub.store.write_days(
-            {"validated_snapshots": rows},
-            chunk,
-            replace=anew,
-            read_up_to=newest_position(landed),
-            rejected=[row["position"] for row in rows if not row["accepted"]],
-        )
-        judged += rows
+    days, scope = days_of(context.partition_keys), scope_of(context)
+    judge = Judge(hub.settings.risk_min_returns, _symbols_with_prices(hub), hub.blobs)
+    accepted = rejected = 0
+    with chunks_to_write(hub, scope, "validated_snapshots", days) as chunks:
+        for chunk in chunks:
+            rows: list[dict[str, Any]] = []
+            read = partial(
+                hub.store.landed_on,
+                *(chunk[0], chunk[-1]),
+                only_unvalidated=not scope.anew,
+                worlds=scope.worlds,
+            )
+            for batch in _batches(read):
+                verdicts = judge.verdicts(batch)
+                rows += [_row(snapshot, verdicts[snapshot.position]) for snapshot in batch]
+            hub.store.write_verdicts(
+                rows,
+                chunk,
+                now=utc_now(),
+                replace=scope.anew,
+                read_up_to=max((row["position"] for row in rows), default=0),
+                worlds=scope.worlds,
+                run_id=scope.run_id,
+            )
+            accepted += sum(row["accepted"] for row in rows)
+            rejected += sum(not row["accepted"] for row in rows)
 
-    per_day = Counter(row["day"] for row in judged)
-    rejected_per_day = Counter(row["day"] for row in judged if not row["accepted"])
+    # From the table: also what earlier runs of these days found is still so.
+    yield from _report(context, hub, days)
+    if rejected and not accepted:
+        return  # nothing of these days is good: they stay unmaterialized, the run succeeds
+    yield dg.MaterializeResult(metadata={"schema_version": SCHEMA_VERSION})
+
+
+def _row(snapshot: Landed, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "position": snapshot.position,
+        "day": snapshot.day,
+        "world_id": snapshot.world_id,
+        "version": snapshot.version,
+        "as_of": snapshot.as_of,
+        "stage": snapshot.stage,
+        "digest": snapshot.digest,
+        "accepted": verdict.accepted,
+        "reasons": verdict.reasons,
+        "flags": verdict.flags,
+        "evidence": verdict.evidence or None,
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def _report(
+    context: dg.AssetExecutionContext, hub: RiskHub, days: list[date]
+) -> Iterator[dg.AssetCheckResult]:
+    """Each day's counts for the UI's charts, and the checks."""
+    counts = hub.store.verdicts_per_day(days[0], days[-1])
     attach(
         context,
         {
             day: {
-                "dagster/row_count": per_day[day],
-                "accepted": per_day[day] - rejected_per_day[day],
-                "quarantined": rejected_per_day[day],
+                "dagster/row_count": count.accepted + count.rejected if count else 0,
+                "accepted": count.accepted if count else 0,
+                "quarantined": count.rejected if count else 0,
+                "flagged": count.flagged if count else 0,
             }
             for day in days
+            for count in [counts.get(day)]
         },
     )
-    # From the table: also what earlier runs of these days rejected is still quarantined.
-    quarantined = hub.store.quarantined_on(days[0], days[-1])
-    shown = [{**row, "why": "; ".join(row["reasons"])} for row in quarantined]
+    quarantined = sum(count.rejected for count in counts.values())
+    rows = hub.store.rejected_on(days[0], days[-1], limit=MAX_TABLE_ROWS)
+    shown = [
+        {**row, "why": "; ".join(row["reasons"]), "evidence": _evidence(row["evidence"])}
+        for row in rows
+    ]
+    columns = ["world_id", "version", "stage", "why", "evidence"]
     yield dg.AssetCheckResult(
         check_name=NOTHING_QUARANTINED,
         passed=not quarantined,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(quarantined)} snapshots of these days are quarantined",
-        metadata={"quarantined": table(shown, ["world_id", "version", "stage", "why"])},
+        description=f"{quarantined} snapshots of these days are quarantined",
+        metadata={"quarantined": table(shown, columns)},
     )
-    if judged and rejected_per_day.total() == len(judged):
-        return  # nothing of these days is good: they stay unmaterialized, the run succeeds
-    yield dg.MaterializeResult(metadata={"schema_version": SCHEMA_VERSION})
+    flagged = sum(count.flagged for count in counts.values())
+    rows = hub.store.flagged_on(days[0], days[-1], limit=MAX_TABLE_ROWS)
+    shown = [{**row, "flags": "; ".join(row["flags"])} for row in rows]
+    yield dg.AssetCheckResult(
+        check_name=NOTHING_FLAGGED,
+        passed=not flagged,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{flagged} accepted snapshots of these days are flagged",
+        metadata={"flagged": table(shown, ["world_id", "version", "stage", "flags"])},
+    )
+
+
+def _evidence(measured: dict[str, Any] | None) -> str:
+    text = json.dumps(measured) if measured else ""
+    return text if len(text) <= _LONGEST_EVIDENCE else f"{text[: _LONGEST_EVIDENCE - 3]}..."
+
+
+def _symbols_with_prices(hub: RiskHub) -> Callable[[], Collection[str] | PriceFileError]:
+    """What tells which symbols have prices, read once when it is asked first.
+
+    Prices that can't be read are no reason to judge nothing: a quarantine must not wait for them.
+    """
+
+    @cache
+    def symbols() -> Collection[str] | PriceFileError:
+        try:
+            return frozenset(hub.panel.symbols)
+        except PriceFileError as error:
+            return error
+
+    return symbols
+
+
+def _batches(read: Callable[..., list[Landed]]) -> Iterator[list[Landed]]:
+    """What is read, a few hundred at a time: bodies may be large."""
+    after = 0
+    while batch := read(after=after, limit=_BATCH):
+        after = newest_position(batch)
+        yield batch
 
 
 @daily_asset(
@@ -123,29 +206,39 @@ def validated_snapshots(context: dg.AssetExecutionContext, hub: RiskHub) -> Step
 )
 def snapshot_weights(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
     """Lay the accepted weights out as rows."""
-    days, anew = days_of(context.partition_keys), replaces_days(context)
-    rows_per_day: Counter[Any] = Counter()
-    for chunk in in_chunks(days):
-        accepted = hub.store.accepted_on(
-            chunk[0], chunk[-1], missing_from=None if anew else "snapshot_weights"
-        )
-        rows = [
-            {
+    days, scope = days_of(context.partition_keys), scope_of(context)
+    rows_per_day: Counter[date] = Counter()
+    with chunks_to_write(hub, scope, "snapshot_weights", days) as chunks:
+        for chunk in chunks:
+            rows: list[dict[str, Any]] = []
+            read = partial(
+                hub.store.accepted_on,
+                *(chunk[0], chunk[-1]),
+                missing_from=scope.missing_from("snapshot_weights"),
+                worlds=scope.worlds,
+            )
+            for batch in _batches(read):
+                rows += _weights(batch)
+            hub.store.write_days(
+                {"snapshot_weights": rows},
+                chunk,
+                replace=scope.anew,
+                read_up_to=max((row["position"] for row in rows), default=0),
+                worlds=scope.worlds,
+                run_id=scope.run_id,
+            )
+            rows_per_day.update(row["day"] for row in rows)
+    attach(context, {day: {"dagster/row_count": rows_per_day[day]} for day in days})
+    yield dg.MaterializeResult()
+
+
+def _weights(batch: list[Landed]) -> Iterator[dict[str, Any]]:
+    for snapshot in batch:
+        for symbol, weight in json.loads(snapshot.body)["weights"].items():
+            yield {
                 "position": snapshot.position,
                 "symbol": symbol,
                 "day": snapshot.day,
                 "world_id": snapshot.world_id,
                 "weight": weight,
             }
-            for snapshot in accepted
-            for symbol, weight in json.loads(snapshot.body)["weights"].items()
-        ]
-        hub.store.write_days(
-            {"snapshot_weights": rows},
-            chunk,
-            replace=anew,
-            read_up_to=newest_position(accepted),
-        )
-        rows_per_day.update(row["day"] for row in rows)
-    attach(context, {day: {"dagster/row_count": rows_per_day[day]} for day in days})
-    yield dg.MaterializeResult()

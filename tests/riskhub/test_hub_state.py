@@ -6,7 +6,7 @@ what both must answer, also about every moment that has passed.
 
 import json
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from stored import verdict
 
 from riskhub.cache import Question, Shared
 from riskhub.hub import Hub
@@ -42,6 +43,7 @@ QUESTIONS = [
     for stage, actor in [(None, None), ("paper", None), ("live", "desk"), (None, "optimizer")]
 ]
 HOUR = timedelta(hours=1)
+DAYS = (date(2026, 1, 30), date(2026, 2, 2))
 
 worlds = st.sampled_from(WORLDS)
 stages = st.sampled_from(STAGES)
@@ -80,24 +82,31 @@ class Row:
         self.as_of = datetime.fromisoformat(offer.document["as_of"])
         self.received_at = datetime.fromisoformat(json.loads(landing.body)["created_at"])
         self.expires_at = self.received_at + timedelta(seconds=offer.document["ttl_sec"])
+        self.verdicts: list[tuple[datetime, bool]] = []
 
     @property
     def order(self) -> tuple[datetime, datetime, int]:
         return self.as_of, self.received_at, self.place
 
+    def may_be_latest(self, moment: datetime) -> bool:
+        """Whether the last verdict by then was not that it is rejected."""
+        by_then = [accepted for given, accepted in self.verdicts if given <= moment]
+        return not by_then or by_then[-1]
+
 
 @dataclass
 class Said:
-    """What the hub listed at a moment."""
+    """What the hub listed at a moment, and what of it could be the latest."""
 
     moment: datetime
     world: str
     which: Filter
     bodies: list[str]
+    served: list[str]
 
 
 class HubMachine(RuleBasedStateMachine):
-    """Posts, retries, conflicts and late arrivals, while time passes and everything restarts."""
+    """Posts, retries, conflicts, late arrivals and verdicts, while time passes and all restarts."""
 
     posted = Bundle("posted")
 
@@ -206,6 +215,30 @@ class HubMachine(RuleBasedStateMachine):
         later = [offer.but(as_of=newest.isoformat(), version="batch") for offer in batch]
         self.post(process, *batch, *later)
 
+    # -- verdicts ---------------------------------------------------------------------------------
+
+    @rule(process=processes, offers=st.lists(posted, max_size=3), accepted=st.booleans())
+    def judge(self, process: int, offers: list[Offer], accepted: bool) -> None:
+        store, now = self.hubs[process].store, self.clock.now
+        landed = {(row.world_id, row.version): row for row in store.landed_on(*DAYS)}
+        keys = [key for key in dict.fromkeys(offer.key for offer in offers) if key in self.rows]
+        verdicts = [
+            verdict(
+                landed[key].position,
+                day=landed[key].day,
+                accepted=accepted,
+                world_id=landed[key].world_id,
+                version=landed[key].version,
+                as_of=landed[key].as_of,
+                stage=landed[key].stage,
+            )
+            for key in keys
+        ]
+        days = sorted({landed[key].day for key in keys})
+        store.write_verdicts(verdicts, days, now=now, replace=False)
+        for key in keys:
+            self.rows[key].verdicts.append((now, accepted))
+
     # -- time, restarts, retention ----------------------------------------------------------------
 
     @rule(seconds=st.sampled_from([0.5, 1, 60, 900, 7200]))
@@ -233,6 +266,7 @@ class HubMachine(RuleBasedStateMachine):
         forgotten = {row.body for row in gone.values()}
         for said in self.said:
             said.bodies = [body for body in said.bodies if body not in forgotten]
+            said.served = [body for body in said.served if body not in forgotten]
 
     # -- what becomes of the cache ----------------------------------------------------------------
 
@@ -275,7 +309,15 @@ class HubMachine(RuleBasedStateMachine):
     )
     def remember_what_is_said(self, up_to: datetime | None, world: str, **which: Any) -> None:
         filter_ = Filter(up_to=up_to, **which)
-        self.said.append(Said(self.clock.now, world, filter_, self.listed(world, filter_)))
+        self.said.append(
+            Said(
+                self.clock.now,
+                world,
+                filter_,
+                self.listed(world, filter_),
+                self.served(world, filter_),
+            )
+        )
         # What is received at this very instant, but later, would have been known then.
         self.clock.advance(0.001)
 
@@ -301,10 +343,15 @@ class HubMachine(RuleBasedStateMachine):
         chosen.sort(key=lambda row: row.order, reverse=True)
         return [row.body for row in chosen]
 
+    def served(self, world: str, which: Filter) -> list[str]:
+        """What of it may be the latest: the first of these is."""
+        held = {row.body for row in self.rows.values() if not row.may_be_latest(self.clock.now)}
+        return [body for body in self.model(world, which) if body not in held]
+
     @invariant()
     def latest_is_the_greatest_that_is_alive(self) -> None:
         expected = [
-            next(iter(self.model(q.world_id, Filter(q.stage, q.actor))), None) for q in QUESTIONS
+            next(iter(self.served(q.world_id, Filter(q.stage, q.actor))), None) for q in QUESTIONS
         ]
         for hub in self.hubs:
             assert hub.latest_of_many(QUESTIONS) == expected
@@ -334,7 +381,7 @@ class HubMachine(RuleBasedStateMachine):
             for row in self.rows.values()
             for expired in (True, False)
         ]
-        expected = [next(iter(self.model(one.world_id, one.which)), None) for one in asked]
+        expected = [next(iter(self.served(one.world_id, one.which)), None) for one in asked]
         assert self.hubs[1].look_up_many(asked) == expected
 
     @invariant()
@@ -342,7 +389,7 @@ class HubMachine(RuleBasedStateMachine):
         for said in self.said[-6:]:
             then = replace(said.which, known_at=said.moment)
             assert self.listed(said.world, then) == said.bodies
-            first = next(iter(said.bodies), None)
+            first = next(iter(said.served), None)
             assert self.hubs[1].lookup(Lookup(said.world, None, then)) == first
             assert self.hubs[1].latest(said.world, then) == first
 
@@ -352,11 +399,18 @@ class HubMachine(RuleBasedStateMachine):
         assert found == self.newest
 
     @invariant()
+    def the_quarantine_is_what_was_rejected_last(self) -> None:
+        found = {
+            (row["world_id"], row["version"])
+            for row in self.hubs[1].store.quarantined(limit=100).rows
+        }
+        now = self.clock.now
+        assert found == {key for key, row in self.rows.items() if not row.may_be_latest(now)}
+
+    @invariant()
     def each_row_stands_at_one_position_in_the_order_of_landing(self) -> None:
         """What a consumer of events sees that remembers a position: each row, once, in order."""
-        landed = self.hubs[0].store.landed_on(
-            datetime(2026, 1, 30, tzinfo=UTC).date(), datetime(2026, 2, 2, tzinfo=UTC).date()
-        )
+        landed = self.hubs[0].store.landed_on(*DAYS)
         rows = sorted(self.rows.values(), key=lambda row: row.place)
         assert [row.body for row in landed] == [row.body for row in rows]
         positions = [row.position for row in landed]
