@@ -18,3 +18,9 @@ def page_answer(request: Request, body: str, next_cursor: str | None) -> Respons
         url = request.url.include_query_params(cursor=next_cursor)
         response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
     return response
+
+
+def is_known(request: Request, etag: str) -> bool:
+    """Whether the client has what this strong `ETag` stands for already: ``If-None-Match``."""
+    known = [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]
+    return "*" in known or etag in (tag.removeprefix("W/") for tag in known)

@@ -5,7 +5,19 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import batch, health, metrics, problems, risk, routing, snapshots
+from api import (
+    backtests,
+    batch,
+    contributions,
+    health,
+    metrics,
+    problems,
+    quarantine,
+    risk,
+    routing,
+    snapshots,
+    stress,
+)
 from api.edge import Edge
 from api.last_resort import LastResort
 from riskhub import __version__, bootstrap
@@ -31,7 +43,18 @@ def create_app(settings: Settings, hub: Hub) -> FastAPI:
     )
     problems.install(app)
     routing.install(
-        app, [batch.router, snapshots.router, risk.router, health.router, metrics.router]
+        app,
+        [
+            batch.router,
+            snapshots.router,
+            quarantine.router,
+            risk.router,
+            contributions.router,
+            stress.router,
+            backtests.router,
+            health.router,
+            metrics.router,
+        ],
     )
     app.add_middleware(LastResort)
     app.add_middleware(metrics.RequestMetrics, telemetry=hub.telemetry)

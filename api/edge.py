@@ -1,5 +1,6 @@
 """What the requests of one app share: the hub, who may do what, and the work done together."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -25,6 +26,8 @@ class Edge:
     landings: Together[Snapshot, Landing] = field(init=False)
     latest: Together[Question, str | None] = field(init=False)
     lookups: Together[Lookup, str | None] = field(init=False)
+    # A backtest takes a processor for seconds: one at a time leaves the others to everybody else.
+    backtests: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(1))
 
     def __post_init__(self) -> None:
         self.landings = Together(self.hub.land, "landing", lambda snapshot: len(snapshot.body))

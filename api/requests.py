@@ -1,8 +1,9 @@
 """What every request is asked first: who are you, for whom do you speak, what do you want."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Collection
-from datetime import datetime
+from datetime import date, datetime
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from riskhub.store import Filter
 from riskhub.strict_json import violation
 
 MAX_LABEL = 128
+_DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -109,11 +111,11 @@ class Query:
     def __contains__(self, name: str) -> bool:
         return name in self._given
 
-    def label(self, name: str) -> str | None:
-        """A version, stage or actor."""
+    def label(self, name: str, longest: int = MAX_LABEL) -> str | None:
+        """A version, stage, actor or another name."""
         text = self._given.get(name)
-        if text is not None and not (1 <= len(text) <= MAX_LABEL and text.isprintable()):
-            raise violation(name, f"must be 1 to {MAX_LABEL} printable characters")
+        if text is not None and not (1 <= len(text) <= longest and text.isprintable()):
+            raise violation(name, f"must be 1 to {longest} printable characters")
         return text
 
     def flag(self, name: str) -> bool:
@@ -144,6 +146,18 @@ class Query:
             hint = " (in a query, + is written %2B)" if " " in text else ""
             raise violation(name, f"{error}{hint}") from error
 
+    def day(self, name: str) -> date | None:
+        """A day of the calendar."""
+        text = self._given.get(name)
+        if text is None:
+            return None
+        try:
+            if not _DAY.fullmatch(text):  # ISO 8601 has other forms, too
+                raise ValueError("no year, month and day")
+            return date.fromisoformat(text)
+        except ValueError as error:
+            raise violation(name, "must be a day such as 2026-01-31") from error
+
     def text(self, name: str) -> str | None:
         """Whatever was given."""
         return self._given.get(name)
@@ -152,9 +166,9 @@ class Query:
         """Stage, actor and whether expired ones are wanted."""
         return Filter(self.label("stage"), self.label("actor"), self.flag("include_expired"))
 
-    def limit(self) -> int:
+    def limit(self, largest: int = MAX_LIMIT) -> int:
         """How long a page is."""
-        return self.number("limit", 50, MAX_LIMIT)
+        return self.number("limit", min(50, largest), largest)
 
 
 async def read_body(request: Request, limit: int, patience_sec: float) -> bytes:

@@ -54,7 +54,17 @@ def test_the_newest_measured_snapshot_comes_with_all_that_makes_its_numbers_trus
 ) -> None:
     measure(hub, 1, as_of=NOW - HOUR)
     measure(hub, 2)
-    held = measure(hub, 3, returns_source="realized_returns")  # the later landing of the two
+    held = measure(  # the later landing of the two
+        hub,
+        3,
+        returns_source="realized_returns",
+        covariance_source="covariance",
+        diversification_ratio=1.75,
+        effective_bets=3.5,
+        contributions_level="0.99",
+        passed_over={"prices": "no prices of BAC"},
+        absent={"cornish_fisher": "skewness -3 is outside Maillard's domain"},
+    )
     response = api.get(RISK)
     assert is_documented(response)
     item = response.json()
@@ -64,10 +74,49 @@ def test_the_newest_measured_snapshot_comes_with_all_that_makes_its_numbers_trus
     assert item == {name: value for name, value in held.items() if name != "day"} | {
         "as_of": format_instant(NOW),
         "tails": [
-            {"method": m, "level": lv, "var": 0.02, "es": 0.03, "rank": 5, "var_next": 0.021}
-            for m, lv in KINDS
+            {
+                **{"method": method, "level": level, "var": 0.02, "es": 0.03},
+                **{"rank": 5, "var_next": 0.021, "source": "prices"},
+                **{"var_error": None, "es_error": None},
+            }
+            for method, level in KINDS
         ],
     }
+
+
+def test_a_simulated_tail_comes_with_its_standard_errors(api: Api, hub: Hub) -> None:
+    measure(hub, 1)
+    simulated = {"source": "covariance", "var_error": 0.0004, "es_error": 0.0007}
+    drawn = tail(1, method="monte_carlo", **simulated)
+    hub.store.write_days({"risk_tails": [drawn]}, [DAY], replace=True)
+    response = api.get(f"{RISK}?method=monte_carlo&level=0.99")
+    assert is_documented(response)
+    (found,) = response.json()["tails"]
+    assert found | simulated == found
+
+
+def test_a_tail_of_before_sources_were_noted_has_none(api: Api, hub: Hub) -> None:
+    measure(hub, 1, [])
+    hub.store.write_days({"risk_tails": [tail(1, source="")]}, [DAY], replace=True)
+    response = api.get(RISK)
+    assert is_documented(response)
+    assert [each["source"] for each in response.json()["tails"]] == [None]
+
+
+def test_a_method_that_is_absent_is_no_misspelt_one(api: Api, hub: Hub) -> None:
+    why = {"cornish_fisher": "skewness -3 is outside Maillard's domain"}
+    measure(hub, 1, version="then", as_of=NOW - HOUR, absent=why)
+    measure(hub, 2, version="now", absent={"contributions": "the book has no risk"})
+    post(api, version="then")
+    for query in ("version=then", "limit=5", f"as_of_to={format_instant(NOW - HOUR)}&limit=1"):
+        response = api.get(f"{RISK}?method=cornish_fisher&{query}")
+        assert is_documented(response)
+        items = response.json().get("risk", [response.json()])
+        assert [item["tails"] for item in items] == [[]] * len(items)
+        assert items[-1]["absent"] == why
+    # Not of the newest one, and no name of a method.
+    for method in ("cornish_fisher", "contributions"):
+        assert fields_of(api.get(f"{RISK}?method={method}"), 422) == ["method"]
 
 
 def test_what_could_not_be_measured_says_why_and_its_numbers_are_null(api: Api, hub: Hub) -> None:
@@ -75,7 +124,9 @@ def test_what_could_not_be_measured_says_why_and_its_numbers_are_null(api: Api, 
         "unavailable": "12 returns; 250 are needed",
         "n": 12,
         **dict.fromkeys(NUMBERS),
-        **dict.fromkeys(["returns_source", "returns_digest"]),
+        **dict.fromkeys(["returns_source", "returns_digest", "covariance_source"]),
+        **dict.fromkeys(["covariance_digest", "diversification_ratio", "effective_bets"]),
+        "passed_over": {"realized_returns": "12 returns; 250 are needed"},
     }
     measure(hub, 1, [], **unavailable)
     for query in ("", "?method=historical&level=0.99", "?method=anything"):

@@ -1,0 +1,138 @@
+"""What was made of a world's snapshots: of the newest, of one version, or a page by `as_of`.
+
+Risk numbers, contributions and stress results are asked for and answered alike.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import openapi
+from api.answers import json_answer, page_answer
+from api.problems import ApiError
+from api.requests import Query
+from riskhub.errors import ContractViolation
+from riskhub.hub import MAX_LIMIT
+from riskhub.risk import format_level, parse_level
+from riskhub.snapshot import format_instant, parse_instant
+from riskhub.store import Store
+from riskhub.strict_json import violation
+
+Row = dict[str, Any]
+Key = tuple[datetime, int]
+
+REFUSALS = openapi.problems(
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+OF_A_PAGE = ("as_of_from", "as_of_to", "limit", "cursor")
+
+
+class Found(Protocol):
+    """A page of a store: its rows by `as_of`, and where the next one starts."""
+
+    @property
+    def rows(self) -> list[Row]: ...
+
+    @property
+    def next_key(self) -> Key | None: ...
+
+
+class Read(Protocol):
+    """Reads a page of the rows that were asked for."""
+
+    def __call__(self, *, limit: int, after: Key | None = None) -> Found: ...
+
+
+async def answer(
+    request: Request,
+    query: Query,
+    name: str,
+    read: Read,
+    *,
+    why_none: Callable[[], str],
+    check: Callable[[Sequence[Row]], None] | None = None,
+    show: Callable[[Row], Row] = lambda row: row,
+    largest: int = MAX_LIMIT,
+) -> Response:
+    """The newest of what was asked for; a page of it when the query asks for one.
+
+    Args:
+        name: of a page's list.
+        why_none: says why there is no newest one.
+        check: refuses a filter by what was found.
+        show: a row as it is served.
+        largest: how long a page may be.
+    """
+
+    def newest() -> str:
+        rows = read(limit=1).rows
+        if not rows:
+            raise ApiError(HTTPStatus.NOT_FOUND, why_none())
+        if check:
+            check(rows)
+        return _text(show(rows[0]))
+
+    def page(limit: int, after: Key | None) -> tuple[str, str | None]:
+        found = read(limit=limit, after=after)
+        if check and after is None:  # who has begun to walk is led to the end
+            check(found.rows)
+        next_cursor = _cursor(found.next_key) if found.next_key else None
+        return _text({name: list(map(show, found.rows)), "next": next_cursor}), next_cursor
+
+    if not any(each in query for each in OF_A_PAGE):
+        return json_answer(await asyncio.to_thread(newest))
+    limit, after = query.limit(largest), _key(query.text("cursor"))
+    body, next_cursor = await asyncio.to_thread(page, limit, after)
+    return page_answer(request, body, next_cursor)
+
+
+def why_no_numbers(store: Store, world_id: str, version: str | None) -> str:
+    """Why a world, or a version of it, has none of what is made of accepted snapshots."""
+    reasons = None if version is None else store.rejection_of(world_id, version)
+    if reasons is None:
+        return f"world {world_id} has no such risk numbers"
+    return f"version {version} of world {world_id} was rejected: {'; '.join(reasons)}"
+
+
+def one_of(name: str, there_are: Iterable[str]) -> ContractViolation:
+    """The refusal of a parameter that is none of those there are."""
+    return violation(name, f"is not one of these numbers; there are {', '.join(there_are)}")
+
+
+def level_of(query: Query) -> str | None:
+    """The parameter `level`, as the store writes it."""
+    text = query.text("level")
+    try:
+        return None if text is None else format_level(parse_level(text))
+    except ValueError as error:
+        raise violation("level", "must be a confidence level such as 0.99") from error
+
+
+def _cursor(key: Key) -> str:
+    as_of, position = key
+    return f"{format_instant(as_of)}_{position}"
+
+
+def _key(cursor: str | None) -> Key | None:
+    if cursor is None:
+        return None
+    as_of, _, position = cursor.rpartition("_")
+    try:
+        if not (position.isascii() and position.isdecimal() and len(position) <= 18):
+            raise ValueError("no position")
+        return parse_instant(as_of), int(position)
+    except ValueError as error:
+        raise violation("cursor", "is not a cursor that this hub gave") from error
+
+
+def _text(document: Row) -> str:
+    return json.dumps(document, default=format_instant, allow_nan=False)
