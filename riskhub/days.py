@@ -9,20 +9,24 @@ LONGEST_GAP = timedelta(days=4)
 
 
 def stretches(
-    days: Iterable[date], *, avoid: frozenset[date] = frozenset()
+    days: Iterable[date],
+    *,
+    avoid: frozenset[date] = frozenset(),
+    longest_gap: timedelta = LONGEST_GAP,
 ) -> list[tuple[date, date]]:
     """Days as few ranges (first, last), oldest first.
 
     Args:
         days: in any order.
         avoid: days that no range may contain, also not in a gap.
+        longest_gap: from one day to the next of a range, at most.
     """
     ordered = sorted(set(days) - avoid)
     if not ordered:
         return []
     ranges = [(ordered[0], ordered[0])]
     for before, day in pairwise(ordered):
-        if day - before <= LONGEST_GAP and avoid.isdisjoint(each_day(before, day)):
+        if day - before <= longest_gap and avoid.isdisjoint(each_day(before, day)):
             ranges[-1] = (ranges[-1][0], day)
         else:
             ranges.append((day, day))

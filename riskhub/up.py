@@ -23,6 +23,8 @@ from riskhub.store import Store, create_engine, migrate
 from riskhub.supervisor import Supervisor
 
 _POLL_SEC = 0.5
+# What is pending is asked of tens of thousands of snapshots, beside those who compute them.
+_LOOK_SEC = 2.0
 _LIVE_PASS_TIMEOUT_SEC = 150.0
 BACKFILL_ATTEMPTS = 3
 _FULL_BYTES = 2**20
@@ -49,7 +51,7 @@ def up(
         RiskHubError: what went wrong, in a sentence. Every child is ended before.
     """
     _on_end_signals(_interrupt)
-    panel = bootstrap.price_panel(settings.prices_path)  # a corrupt file is told before the start
+    panel = bootstrap.price_panel(settings)  # a corrupt file is told before the start
     if demo:
         history.check_periods(panel, periods)
     with embedded.exclusive_home(settings) as was_killed:
@@ -98,7 +100,7 @@ def feed(settings: Settings, console: Console, periods: tuple[Period, ...], aliv
     Args:
         alive: raises when the processes that do the work are gone.
     """
-    panel = bootstrap.price_panel(settings.prices_path)
+    panel = bootstrap.price_panel(settings)
     history.check_periods(panel, periods)
     store = bootstrap.store(settings)
     snapshots = history.documents(panel, periods)
@@ -144,7 +146,7 @@ def _backfill(
     for _ in history.follow_backfill(client, settings, backfill, alive):
         if done := len(pending) - len(_pending_history(store)):
             progress.update(computing, total=len(pending), completed=done)
-        time.sleep(_POLL_SEC)
+        time.sleep(_LOOK_SEC)
     progress.update(computing, total=len(pending), completed=len(pending))
 
 

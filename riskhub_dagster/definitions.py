@@ -3,10 +3,14 @@
 import dagster as dg
 
 from riskhub.settings import load_settings
+from riskhub_dagster.assets.backtests import var_backtests, var_outcomes
 from riskhub_dagster.assets.budgets import symbol_budgets
 from riskhub_dagster.assets.retention import retention
+from riskhub_dagster.assets.returns import asset_returns, prices_spec
 from riskhub_dagster.assets.risk import risk_metrics
 from riskhub_dagster.assets.snapshots import landed_snapshots, snapshot_weights, validated_snapshots
+from riskhub_dagster.assets.stress import stress_results
+from riskhub_dagster.backtest_sensor import backtest_job, outcome_sensor
 from riskhub_dagster.checks.freshness import worlds_are_fresh
 from riskhub_dagster.resources import RiskHub
 from riskhub_dagster.schedules import (
@@ -14,8 +18,10 @@ from riskhub_dagster.schedules import (
     budgets_schedule,
     retention_job,
     retention_schedule,
+    returns_job,
+    returns_schedule,
 )
-from riskhub_dagster.sensors import freshness_sensor, landing_job, landing_sensor
+from riskhub_dagster.sensors import days_job, freshness_sensor, landing_job, landing_sensor
 
 defs = dg.Definitions(
     assets=[
@@ -23,13 +29,18 @@ defs = dg.Definitions(
         validated_snapshots,
         snapshot_weights,
         risk_metrics,
+        stress_results,
+        var_outcomes,
+        var_backtests,
+        prices_spec(load_settings()),
+        asset_returns,
         symbol_budgets,
         retention,
     ],
     asset_checks=[worlds_are_fresh],
-    jobs=[landing_job, budgets_job, retention_job],
-    sensors=[landing_sensor, freshness_sensor],
-    schedules=[budgets_schedule, retention_schedule(load_settings())],
+    jobs=[landing_job, days_job, backtest_job, budgets_job, retention_job, returns_job],
+    sensors=[landing_sensor, outcome_sensor, freshness_sensor],
+    schedules=[budgets_schedule, returns_schedule, retention_schedule(load_settings())],
     resources={"hub": RiskHub()},
     # A process per step would cost two seconds each, and SQLite serves one writer anyway.
     executor=dg.in_process_executor,

@@ -6,6 +6,9 @@ writes a batch as one statement; its SQLite storage opens four connections and c
 *per event*, about 11 ms each, which is most of what a backfill on the embedded profile would cost.
 This class writes the batch in two transactions: one in the run's shard, one in the index.
 
+The plan of an asset check is a row per partition, each with the whole event, which Dagster writes
+out anew for each and sends as one statement of so many values. Here the event is written out once.
+
 Nothing else belongs here. Used by ``dagster.yaml``; production stores its events in Postgres.
 """
 
@@ -13,11 +16,16 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import sqlalchemy as sa
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, EVENT_TYPE_TO_PIPELINE_RUN_STATUS
 from dagster._core.events.log import EventLogEntry
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    SqlEventLogStorageTable,
+)
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
-from dagster._serdes import ConfigurableClassData
+from dagster._serdes import ConfigurableClassData, serialize_value
 
 
 class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
@@ -54,10 +62,12 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         rows = [self._event_to_row(event) for event in events]
         insert = SqlEventLogStorageTable.insert()
         with self.index_transaction() as conn:
-            returning_ids = insert.returning(
-                SqlEventLogStorageTable.c.id, sort_by_parameter_order=True
-            )
-            event_ids = list(conn.execute(returning_ids, rows).scalars())
+            conn.execute(insert, rows)
+            # The transaction has been the only writer since the first row: ids have no gaps.
+            last_id = conn.execute(
+                sa.select(sa.func.max(SqlEventLogStorageTable.c.id))
+            ).scalar_one()
+            event_ids = range(last_id - len(rows) + 1, last_id + 1)
             self._store_asset_event_tags(conn, events, event_ids)
             # The asset's row holds its newest event of each type, so the last of each is enough.
             newest = {
@@ -69,6 +79,27 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
 
         with self.run_connection(events[0].run_id) as conn:
             conn.execute(insert, rows)
+
+    def _store_asset_check_evaluation_planned(
+        self, event: EventLogEntry, event_id: int | None
+    ) -> None:
+        planned = event.get_dagster_event().asset_check_planned_data
+        row = {
+            "asset_key": planned.asset_key.to_string(),
+            "check_name": planned.check_name,
+            "run_id": event.run_id,
+            "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
+            "evaluation_event": serialize_value(event),
+            "evaluation_event_timestamp": self._event_insert_timestamp(event),  # type: ignore[no-untyped-call]
+            "evaluation_event_storage_id": event_id,
+        }
+        subset = planned.partitions_subset
+        partitions = subset.get_partition_keys() if subset else [None]
+        with self.index_connection() as conn:
+            conn.execute(
+                AssetCheckExecutionsTable.insert(),
+                [row | {"partition": partition} for partition in partitions],
+            )
 
 
 def _is_plain_asset_event(event: EventLogEntry) -> bool:

@@ -20,6 +20,7 @@ class RiskHub(dg.ConfigurableResource["RiskHub"]):
     _settings: Settings = PrivateAttr()
     _store: Store = PrivateAttr()
     _blobs: BlobStore | None = PrivateAttr()
+    _panel: PricePanel | None = PrivateAttr()
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RiskHub"]:  # noqa: ARG002 - Dagster's
@@ -27,6 +28,7 @@ class RiskHub(dg.ConfigurableResource["RiskHub"]):
         self._settings = load_settings()
         self._store = bootstrap.store(self._settings)
         self._blobs = open_blobs(self._settings)  # connects when it is used
+        self._panel = None
         try:
             yield self
         finally:
@@ -49,8 +51,10 @@ class RiskHub(dg.ConfigurableResource["RiskHub"]):
 
     @property
     def panel(self) -> PricePanel:
-        """The price panel; read when a snapshot needs it."""
-        return bootstrap.price_panel(self._settings.prices_path)
+        """The price panel; read when it is first needed, and the same to the end of the run."""
+        if self._panel is None:
+            self._panel = bootstrap.price_panel(self._settings)
+        return self._panel
 
     def redis(self) -> redis.Redis:
         """A Redis client; close it after use."""

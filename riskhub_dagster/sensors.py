@@ -6,7 +6,7 @@ up to which landing position everything is known to be done, which keeps the que
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -33,7 +33,7 @@ HISTORY_SETTLES_AFTER = timedelta(seconds=60)
 RETRY_BASE = timedelta(seconds=30)
 RETRY_CAP = timedelta(hours=1)
 
-_UNFINISHED = [
+UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -43,8 +43,29 @@ _UNFINISHED = [
 
 landing_job = dg.define_asset_job(
     "compute_landed",
-    selection=["validated_snapshots", "snapshot_weights", "risk_metrics"],
+    selection=[
+        "validated_snapshots",
+        "snapshot_weights",
+        "risk_metrics",
+        "risk_contributions",
+        "stress_results",
+    ],
     description="From what landed on a day to its risk numbers.",
+)
+
+# What a person asks for, in the UI or by `riskhub compute`.
+days_job = dg.define_asset_job(
+    "compute_days",
+    selection=[
+        "validated_snapshots",
+        "snapshot_weights",
+        "risk_metrics",
+        "risk_contributions",
+        "stress_results",
+        "var_outcomes",
+        "var_backtests",
+    ],
+    description="Everything of a range of days made anew.",
 )
 
 
@@ -59,15 +80,15 @@ def landing_sensor(
 ) -> dg.SensorResult | dg.SkipReason:
     """Request runs for the days with landings that have no risk numbers yet."""
     cursor = json.loads(context.cursor) if context.cursor else {"done": 0, "seen": 0}
-    pending = _with_partition(
+    pending = with_partition(
         hub.store.pending_days(after=cursor["done"]), hub.settings.partitions_start
     )
     new_cursor = json.dumps({"done": pending.done_up_to, "seen": pending.head})
     observed = _observation(cursor["seen"], pending.head, pending.days)
     now = datetime.now(UTC)
 
-    runs = context.instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED))
-    busy = days_of_runs(runs) | _days_of_backfills(context)
+    runs = context.instance.get_runs(filters=dg.RunsFilter(statuses=UNFINISHED))
+    busy = days_of_runs(runs) | days_of_backfills(context, VALIDATED)
     ready = [
         day.day
         for day in pending.days
@@ -76,7 +97,9 @@ def landing_sensor(
     ]
     newest_first = reversed(stretches(ready, avoid=frozenset(busy)))
     chosen = [
-        stretch for stretch in newest_first if not _backs_off(context.instance, stretch, now)
+        stretch
+        for stretch in newest_first
+        if not backs_off(context.instance, {STRETCH_TAG: _name(*stretch)}, now)
     ][:RUNS_PER_TICK]
     if not chosen:
         waiting = sum(day.count for day in pending.days)
@@ -114,8 +137,11 @@ def days_of_runs(runs: Iterable[dg.DagsterRun]) -> set[date]:
     return days
 
 
-def _days_of_backfills(context: dg.SensorEvaluationContext) -> set[date]:
-    """The days that requested backfills are about to write: their runs may not exist yet."""
+def days_of_backfills(context: dg.SensorEvaluationContext, *assets: dg.AssetKey) -> set[date]:
+    """The days of these assets that requested backfills are about to write.
+
+    Their runs may not exist yet.
+    """
     repository = context.repository_def
     if repository is None:
         return set()
@@ -123,15 +149,17 @@ def _days_of_backfills(context: dg.SensorEvaluationContext) -> set[date]:
     days: set[date] = set()
     requested = BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])
     for backfill in context.instance.get_backfills(filters=requested):
-        if not backfill.is_asset_backfill or VALIDATED not in (backfill.asset_selection or ()):
+        written = set(assets).intersection(backfill.asset_selection or ())
+        if not backfill.is_asset_backfill or not written:
             continue
         target = backfill.get_asset_backfill_data(graph).target_subset
-        subset = target.get_partitions_subset(VALIDATED)
-        days.update(date.fromisoformat(key) for key in subset.get_partition_keys())
+        for asset in written:
+            subset = target.get_partitions_subset(asset)
+            days.update(date.fromisoformat(key) for key in subset.get_partition_keys())
     return days
 
 
-def _with_partition(pending: Pending, partitions_start: date) -> Pending:
+def with_partition(pending: Pending, partitions_start: date) -> Pending:
     """Without the days before the first partition: they can't be computed, nor waited for."""
     return replace(pending, days=tuple(d for d in pending.days if d.day >= partitions_start))
 
@@ -140,11 +168,9 @@ def _is_live(day: date, now: datetime) -> bool:
     return day >= now.date() - timedelta(days=1)
 
 
-def _backs_off(instance: dg.DagsterInstance, stretch: tuple[date, date], now: datetime) -> bool:
-    """Whether the last runs of these days failed so recently that the next one should wait."""
-    records = instance.get_run_records(
-        filters=dg.RunsFilter(tags={STRETCH_TAG: _name(*stretch)}), limit=8
-    )
+def backs_off(instance: dg.DagsterInstance, tags: Mapping[str, str], now: datetime) -> bool:
+    """Whether the last runs with these tags failed so recently that the next one should wait."""
+    records = instance.get_run_records(filters=dg.RunsFilter(tags=dict(tags)), limit=8)
     failures = 0
     for record in records:
         if record.dagster_run.status is not dg.DagsterRunStatus.FAILURE:

@@ -2,7 +2,7 @@
 
 import typer
 
-from riskhub.cli import config, processes, producer, retention, risk
+from riskhub.cli import compute, config, numbers, processes, producer, quarantine, retention, risk
 from riskhub.cli.frame import Commands
 
 app = typer.Typer(
@@ -15,7 +15,10 @@ app = typer.Typer(
 app.add_typer(processes.app)
 app.add_typer(config.app)
 app.add_typer(producer.app)
+app.add_typer(quarantine.app)
 app.add_typer(retention.app)
+app.add_typer(numbers.app)
+app.add_typer(compute.app)
 app.add_typer(risk.app)
 
 

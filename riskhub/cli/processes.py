@@ -17,7 +17,7 @@ from riskhub.settings import Settings, load_settings
 from riskhub.store import create_engine, migrate
 from riskhub.up import feed, up
 
-HISTORY = "2007-2009,2019-2022"
+HISTORY = "1990-2022"
 
 app = typer.Typer()
 dagster = typer.Typer(help="Dagster's processes, one by one.", no_args_is_help=True)
@@ -119,7 +119,7 @@ def demo_report() -> None:
     settings = load_settings()
     store = bootstrap.store(settings)
     try:
-        reports = report(store, bootstrap.price_panel(settings.prices_path))
+        reports = report(store, bootstrap.price_panel(settings))
     finally:
         store.close()
     if not reports:

@@ -34,7 +34,7 @@ ASSETS = {
         "group": "snapshots",
         "kinds": ["pandera", "table"],
         "deps": ["landed_snapshots"],
-        "checks": ["nothing_quarantined"],
+        "checks": ["nothing_flagged", "nothing_quarantined"],
         "partitioned": True,
     },
     "snapshot_weights": {
@@ -47,8 +47,58 @@ ASSETS = {
     "risk_metrics": {
         "group": "risk",
         "kinds": ["numpy", "table"],
-        "deps": ["snapshot_weights"],
-        "checks": ["es_covers_var", "numbers_available"],
+        "deps": ["prices", "snapshot_weights"],
+        "checks": ["es_covers_var", "nothing_guessed", "numbers_available"],
+        "partitioned": True,
+    },
+    "risk_contributions": {
+        "group": "risk",
+        "kinds": ["numpy", "table"],
+        "deps": ["prices", "snapshot_weights"],
+        "checks": ["components_add_up"],
+        "partitioned": True,
+    },
+    "stress_results": {
+        "group": "risk",
+        "kinds": ["numpy", "table"],
+        "deps": ["prices", "snapshot_weights"],
+        "checks": ["scenarios_available"],
+        "partitioned": True,
+    },
+    "var_outcomes": {
+        "group": "backtests",
+        "kinds": ["numpy", "table"],
+        "deps": ["prices", "risk_metrics"],
+        "checks": ["outcomes_known"],
+        "partitioned": True,
+    },
+    "var_backtests": {
+        "group": "backtests",
+        "kinds": ["numpy", "table"],
+        "deps": ["risk_metrics", "var_outcomes"],
+        "checks": [
+            "light_cornish_fisher",
+            "light_ewma",
+            "light_filtered_historical",
+            "light_historical",
+            "light_monte_carlo",
+            "light_normal",
+            "light_student_t",
+        ],
+        "partitioned": True,
+    },
+    "prices": {
+        "group": "returns",
+        "kinds": ["file"],
+        "deps": [],
+        "checks": [],
+        "partitioned": False,
+    },
+    "asset_returns": {
+        "group": "returns",
+        "kinds": ["numpy", "pandera", "table"],
+        "deps": ["prices"],
+        "checks": ["returns_complete"],
         "partitioned": True,
     },
     "symbol_budgets": {
@@ -151,17 +201,38 @@ def test_jobs_sensors_and_schedules_are_those_written_down_here(
     }
 
     assert jobs == {
-        "compute_landed": ["risk_metrics", "snapshot_weights", "validated_snapshots"],
+        "compute_landed": [
+            "risk_contributions",
+            "risk_metrics",
+            "snapshot_weights",
+            "stress_results",
+            "validated_snapshots",
+        ],
+        "compute_days": [
+            "risk_contributions",
+            "risk_metrics",
+            "snapshot_weights",
+            "stress_results",
+            "validated_snapshots",
+            "var_backtests",
+            "var_outcomes",
+        ],
+        "compute_backtests": ["var_backtests", "var_outcomes"],
+        "compute_returns": ["asset_returns"],
         "compute_budgets": ["symbol_budgets"],
         "apply_retention": ["retention"],
     }
     assert sensors == {
         "landing_sensor": (["compute_landed"], 10, dg.DefaultSensorStatus.RUNNING),
+        "outcome_sensor": (["compute_backtests"], 30, dg.DefaultSensorStatus.RUNNING),
         "freshness_sensor": ([], 30, dg.DefaultSensorStatus.RUNNING),
     }
     assert schedules == {
         "budgets_every_minute": (
             "compute_budgets", "* * * * *", "UTC", dg.DefaultScheduleStatus.RUNNING,
+        ),
+        "returns_every_evening": (
+            "compute_returns", "30 22 * * 1-5", "UTC", dg.DefaultScheduleStatus.RUNNING,
         ),
         "retention_every_night": (
             "apply_retention", "30 3 * * *", "UTC", dg.DefaultScheduleStatus.STOPPED,

@@ -472,3 +472,39 @@ def test_a_batch_that_fails_is_stored_one_by_one_and_nothing_is_lost(
     )
     assert [record.storage_id for record in records] == list(range(9, 0, -1))
     assert len(batched_storage.get_logs_for_run("run-1")) == 9
+
+
+# --- checks of a range ---------------------------------------------------------------------------
+
+
+def test_the_plan_of_a_check_is_remembered_for_each_day_of_a_range(
+    plain_storage, batched_storage
+) -> None:
+    days = dg.DailyPartitionsDefinition("2020-01-01", end_date="2020-03-01")
+    keys = days.get_partition_keys()
+    planned_range = dg.DagsterEvent(
+        DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value,
+        "job",
+        step_key="days",
+        event_specific_data=AssetCheckEvaluationPlanned(
+            asset_key=DAYS_SEEN,
+            check_name="good",
+            partitions_subset=days.subset_with_partition_keys(keys).to_serializable_subset(),
+        ),
+        message="check planned",
+    )
+
+    for storage in (plain_storage, batched_storage):
+        storage.store_event(entry(planned_range))
+
+    expected, told = (
+        [
+            (row.id, row.status, row.run_id, row.event, row.partition, row.create_timestamp > 0)
+            for row in storage.get_asset_check_execution_history(
+                dg.AssetCheckKey(DAYS_SEEN, "good"), limit=1000
+            )
+        ]
+        for storage in (plain_storage, batched_storage)
+    )
+    assert sorted(row[4] for row in expected) == keys
+    assert told == expected

@@ -1,0 +1,158 @@
+"""Dagster as its UI asks it, over GraphQL: runs over days, started and followed.
+
+What belongs here: the queries, and answers as plain values. riskhub imports no Dagster: whoever
+types a command need not have the code location in the process.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import httpx
+
+from riskhub.errors import RiskHubError
+
+LOCATION, REPOSITORY = "riskhub", "__repository__"
+PARTITION_TAG = "dagster/partition"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
+
+_LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on UnauthorizedError { message }
+    ... on PipelineNotFoundError { message }
+    ... on InvalidSubsetError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}"""
+_RUN = """
+query($id: ID!) {
+  runOrError(runId: $id) {
+    __typename
+    ... on Run { status stepStats { stepKey status } }
+    ... on PythonError { message }
+    ... on RunNotFoundError { message }
+  }
+}"""
+_RUNS = """
+query($filter: RunsFilter!) {
+  runsOrError(filter: $filter, limit: 1000) {
+    __typename
+    ... on Runs { results { runId tags { key value } } }
+    ... on PythonError { message }
+    ... on InvalidPipelineRunsFilterError { message }
+  }
+}"""
+
+
+class DagsterRefused(RiskHubError):
+    """Dagster answered that it can't or won't; the text says what it heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """A run: its status in Dagster's words, and which of its steps are done or under way."""
+
+    status: str
+    steps_done: frozenset[str]
+    steps_under_way: frozenset[str]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.status not in UNFINISHED
+
+
+class DagsterGraphql:
+    """One Dagster webserver. Every call may raise `httpx.TransportError` when it isn't there."""
+
+    def __init__(self, client: httpx.Client, url: str) -> None:
+        self._client = client
+        self._url = url
+
+    def ask(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The data of an answer.
+
+        Raises:
+            DagsterRefused: it answered with errors, or with something else.
+        """
+        answer = self._client.post(
+            f"{self._url}/graphql", json={"query": query, "variables": variables}
+        )
+        try:
+            body = answer.json()
+        except ValueError:
+            raise DagsterRefused(f"{self._url} is no Dagster: it answered no JSON") from None
+        if body.get("errors"):
+            raise DagsterRefused(f"Dagster answered: {said(body['errors'][0])}")
+        data: dict[str, Any] = body["data"]
+        return data
+
+    def launch(self, job: str, first: date, last: date, tags: Mapping[str, str]) -> str:
+        """Start one run of a job over the days `first` to `last`; gives its id."""
+        ends = {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()}
+        if first == last:
+            ends = {PARTITION_TAG: first.isoformat()}
+        params = {
+            "selector": {
+                "repositoryLocationName": LOCATION,
+                "repositoryName": REPOSITORY,
+                "jobName": job,
+            },
+            "runConfigData": {},
+            "mode": "default",
+            "executionMetadata": {
+                "tags": [{"key": key, "value": value} for key, value in (ends | dict(tags)).items()]
+            },
+        }
+        answer = self.ask(_LAUNCH, {"params": params})["launchRun"]
+        if answer["__typename"] != "LaunchRunSuccess":
+            raise DagsterRefused(f"Dagster did not start the run: {said(answer)}")
+        return str(answer["run"]["runId"])
+
+    def run(self, run_id: str) -> RunState:
+        """How far a run is."""
+        answer = self.ask(_RUN, {"id": run_id})["runOrError"]
+        if answer["__typename"] != "Run":
+            raise DagsterRefused(f"Dagster lost the run {run_id}: {said(answer)}")
+        by_status: dict[str | None, set[str]] = {}
+        for step in answer["stepStats"]:
+            by_status.setdefault(step["status"], set()).add(step["stepKey"])
+        return RunState(
+            answer["status"],
+            frozenset(by_status.get("SUCCESS", ())),
+            frozenset(by_status.get("IN_PROGRESS", ())),
+        )
+
+    def unfinished_runs(self, first: date, last: date) -> list[str]:
+        """The runs that have not ended and write a day from `first` to `last`, newest first."""
+        answer = self.ask(_RUNS, {"filter": {"statuses": list(UNFINISHED)}})["runsOrError"]
+        if answer["__typename"] != "Runs":
+            raise DagsterRefused(f"Dagster does not tell of its runs: {said(answer)}")
+        return [run["runId"] for run in answer["results"] if _writes_some(run["tags"], first, last)]
+
+
+def said(answer: Mapping[str, Any]) -> str:
+    """What an answer that is no success says of itself."""
+    message = answer.get("message") or _joined(answer.get("errors") or ())
+    # Of an SQL error the first line says what happened, the rest what was asked.
+    return str(message or answer["__typename"]).splitlines()[0]
+
+
+def _joined(errors: Iterable[Mapping[str, Any]]) -> str:
+    return "; ".join(str(error.get("message")) for error in errors)
+
+
+def _writes_some(tags: Sequence[Mapping[str, str]], first: date, last: date) -> bool:
+    by_key = {tag["key"]: tag["value"] for tag in tags}
+    day = by_key.get(PARTITION_TAG)
+    start, end = by_key.get(RANGE_START_TAG, day), by_key.get(RANGE_END_TAG, day)
+    if not (start and end):
+        return False
+    return date.fromisoformat(start) <= last and first <= date.fromisoformat(end)
