@@ -33,10 +33,13 @@ from builders import wait_until
 pytestmark = pytest.mark.timeout(300)
 
 # Long enough not to be computed in the seconds that a run is given to end.
-HISTORY = "2000-2009"
-DAYS = 2515  # trading days of those years
+HISTORY = "2007-2009"
+DAYS = 756  # trading days of those years
 WORLDS = ("ew20", "buyhold", "banks", "energy", "tech3", "defensive")
-TABLES = ("validated_snapshots", "snapshot_weights", "risk_metrics", "risk_tails")
+TABLES = (
+    *("validated_snapshots", "snapshot_weights", "risk_metrics"),
+    *("risk_contributions", "stress_results"),
+)
 UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 # Dagster looks for backfills every 30 s; the daemon of these tests does so every second.
 QUICK_DAEMON = """
@@ -225,6 +228,8 @@ class Killed:
     freshness: dict[str, Any]
     budget: dict[str, str]
     budget_ttl: int
+    recomputed: str
+    metrics_of_a_day: list[list[tuple[Any, ...]]]
     second_up: Left
     pid: int
     orphans_end: bool
@@ -266,8 +271,20 @@ def killed(home: Home, interrupted: Left) -> Killed:
     latest = answer.raise_for_status().json()
     age = datetime.now(UTC) - datetime.fromisoformat(latest["as_of"])
     budget, ttl = budgets()
+    before_and_after = [_metrics_of(home, "2008-10-15")]
+    recomputed = subprocess.run(
+        [sys.executable, "-m", "riskhub", "compute", "--from", "2008-10-15", "--world", "ew20"],
+        env=os.environ | home.environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    before_and_after.append(_metrics_of(home, "2008-10-15"))
     second = home.up("--demo")
     seen = {
+        "recomputed": recomputed.stdout + recomputed.stderr,
+        "metrics_of_a_day": before_and_after,
         "revived": re.findall(r"^(\w+) was ended by SIGKILL; starting it again", up.out, re.M),
         "latest": latest,
         "latest_age_sec": age.total_seconds(),
@@ -356,6 +373,18 @@ def test_the_freshness_check_is_green(killed: Killed) -> None:
     assert killed.freshness["success"] is True
 
 
+def test_a_day_is_computed_again_from_the_command_line_with_the_same_numbers(
+    home: Home, killed: Killed
+) -> None:
+    assert "1 days computed" in killed.recomputed
+    (run_id,) = re.findall(r"/runs/([0-9a-f-]{36})", killed.recomputed)
+    (run,) = [run for run in killed.runs if run["runId"] == run_id]
+    assert run["status"] == "SUCCESS"
+    before, after = killed.metrics_of_a_day
+    assert {row[2] for row in before} == set(WORLDS)
+    assert after == before
+
+
 def test_a_second_up_in_the_same_home_names_the_first(home: Home, killed: Killed) -> None:
     assert killed.second_up.code == 1
     assert killed.second_up.err.count("\n") == 1
@@ -386,13 +415,14 @@ def test_a_second_pass_finds_all_there_and_launches_no_backfill(completed: Left)
 def test_every_table_holds_a_snapshot_once(home: Home, completed: Left) -> None:
     assert home.count("snapshots WHERE stage = 'backtest'") == 6 * DAYS
     assert completed.rows["doubled"] == 0
-    # Worlds of 20, 20, 2, 3, 3 and 5 symbols; VaR by two methods at three levels.
+    # Worlds of 20, 20, 2, 3, 3 and 5 symbols, and 19 scenarios.
     history = "WHERE position IN (SELECT position FROM snapshots WHERE stage = 'backtest')"
     assert {table: home.count(f"{table} {history}") for table in TABLES} == {
         "validated_snapshots": 6 * DAYS,
         "snapshot_weights": 53 * DAYS,
         "risk_metrics": 6 * DAYS,
-        "risk_tails": 6 * DAYS * 6,
+        "risk_contributions": 53 * DAYS,
+        "stress_results": 19 * 6 * DAYS,
     }
 
 
@@ -433,6 +463,13 @@ def _computed_days(home: Home) -> int:
     return home.count("(SELECT DISTINCT day FROM risk_metrics WHERE stage = 'backtest')")
 
 
+def _metrics_of(home: Home, day: str) -> list[tuple[Any, ...]]:
+    return home.ask(
+        "SELECT m.*, t.* FROM risk_metrics m JOIN risk_tails t ON t.position = m.position "  # noqa: S608
+        f"WHERE m.day = '{day}' AND m.stage = 'backtest' ORDER BY m.position, t.method, t.level"
+    )
+
+
 def _half_days(home: Home, table: str) -> int:
     """How many days of history have rows of some of the six worlds, and none of others."""
     worlds_of_day: Counter[Any] = Counter()
@@ -445,7 +482,7 @@ def _half_days(home: Home, table: str) -> int:
 
 
 def _runs(home: Home) -> list[dict[str, Any]]:
-    query = "{runsOrError(limit: 200){... on Runs{results{status tags{key value}}}}}"
+    query = "{runsOrError(limit: 200){... on Runs{results{runId status tags{key value}}}}}"
     found: list[dict[str, Any]] = home.graphql(query)["runsOrError"]["results"]
     return found
 
