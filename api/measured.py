@@ -6,7 +6,6 @@ Risk numbers, contributions and stress results are asked for and answered alike.
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -15,17 +14,17 @@ from starlette.responses import Response
 
 from api import openapi
 from api.answers import json_answer, page_answer
+from api.cursors import Key, cursor_of, key_of
 from api.problems import ApiError
 from api.requests import Query
 from riskhub.errors import ContractViolation
 from riskhub.hub import MAX_LIMIT
 from riskhub.risk import format_level, parse_level
-from riskhub.snapshot import format_instant, parse_instant
+from riskhub.snapshot import format_instant
 from riskhub.store import Store
 from riskhub.strict_json import violation
 
 Row = dict[str, Any]
-Key = tuple[datetime, int]
 
 REFUSALS = openapi.problems(
     HTTPStatus.UNAUTHORIZED,
@@ -85,12 +84,12 @@ async def answer(
         found = read(limit=limit, after=after)
         if check and after is None:  # who has begun to walk is led to the end
             check(found.rows)
-        next_cursor = _cursor(found.next_key) if found.next_key else None
+        next_cursor = cursor_of(found.next_key)
         return _text({name: list(map(show, found.rows)), "next": next_cursor}), next_cursor
 
     if not any(each in query for each in OF_A_PAGE):
         return json_answer(await asyncio.to_thread(newest))
-    limit, after = query.limit(largest), _key(query.text("cursor"))
+    limit, after = query.limit(largest), key_of(query.text("cursor"))
     body, next_cursor = await asyncio.to_thread(page, limit, after)
     return page_answer(request, body, next_cursor)
 
@@ -115,23 +114,6 @@ def level_of(query: Query) -> str | None:
         return None if text is None else format_level(parse_level(text))
     except ValueError as error:
         raise violation("level", "must be a confidence level such as 0.99") from error
-
-
-def _cursor(key: Key) -> str:
-    as_of, position = key
-    return f"{format_instant(as_of)}_{position}"
-
-
-def _key(cursor: str | None) -> Key | None:
-    if cursor is None:
-        return None
-    as_of, _, position = cursor.rpartition("_")
-    try:
-        if not (position.isascii() and position.isdecimal() and len(position) <= 18):
-            raise ValueError("no position")
-        return parse_instant(as_of), int(position)
-    except ValueError as error:
-        raise violation("cursor", "is not a cursor that this hub gave") from error
 
 
 def _text(document: Row) -> str:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from api import openapi
 from api.answers import page_answer
+from api.cursors import cursor_of, key_of
 from api.openapi.parts import (
     INSTANT,
     LINK,
@@ -23,7 +24,7 @@ from api.openapi.parts import (
 )
 from api.requests import Query, authorize
 from riskhub.auth import Scope
-from riskhub.snapshot import format_instant, is_world_id, parse_instant
+from riskhub.snapshot import format_instant, is_world_id
 from riskhub.store import Store
 from riskhub.store.verdicts import QuarantineKey
 from riskhub.strict_json import violation
@@ -91,7 +92,7 @@ async def list_quarantined(request: Request) -> Response:
     if world_id is not None and not is_world_id(world_id):
         raise violation("world_id", "must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")
     page = await asyncio.to_thread(
-        _page, store, world_id, query.label("stage"), query.limit(), _key(query.text("cursor"))
+        _page, store, world_id, query.label("stage"), query.limit(), key_of(query.text("cursor"))
     )
     return page_answer(request, *page)
 
@@ -105,23 +106,6 @@ def _page(
 ) -> tuple[str, str | None]:
     page = store.quarantined(world_id=world_id, stage=stage, limit=limit, after=after)
     rows = [{name: row[name] for name in _SHOWN} for row in page.rows]
-    next_cursor = _cursor(page.next_key) if page.next_key else None
+    next_cursor = cursor_of(page.next_key)
     document = {"quarantined": rows, "next": next_cursor}
     return json.dumps(document, default=format_instant, allow_nan=False), next_cursor
-
-
-def _cursor(key: QuarantineKey) -> str:
-    since, position = key
-    return f"{format_instant(since)}_{position}"
-
-
-def _key(cursor: str | None) -> QuarantineKey | None:
-    if cursor is None:
-        return None
-    since, _, position = cursor.rpartition("_")
-    try:
-        if not (position.isascii() and position.isdecimal() and len(position) <= 18):
-            raise ValueError("no position")
-        return parse_instant(since), int(position)
-    except ValueError as error:
-        raise violation("cursor", "is not a cursor that this hub gave") from error

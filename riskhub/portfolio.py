@@ -11,7 +11,7 @@ another source under the same name; only what a snapshot does not name is looked
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
@@ -191,6 +191,17 @@ def field_of(body: Document, field: str, blobs: BlobStore | None) -> Any:
     return resolve({ref_field: body[ref_field]}, blobs)[field]
 
 
+def whole_series(series: Collection[str], symbols: Collection[str]) -> str | None:
+    """The series, by name, that is of the whole portfolio; None where each symbol has its own.
+
+    It is called ``portfolio``, or it is the only one and no symbol.
+    """
+    if PORTFOLIO_SERIES in series:
+        return PORTFOLIO_SERIES
+    only = next(iter(series)) if len(series) == 1 else None
+    return None if only in symbols else only
+
+
 def last_close(as_of: datetime) -> date:
     """The last day whose closing price is known at an instant: numbers never look ahead."""
     return as_of.date() if as_of.time() >= CLOSE_UTC else as_of.date() - timedelta(days=1)
@@ -220,8 +231,8 @@ def _realized(
     # What a client offloaded may have an integer among its points; the hub has none inline.
     series = {name: list(map(float, points)) for name, points in series.items()}
     said = hashlib.sha256(json.dumps(series, sort_keys=True).encode()).hexdigest()
-    name = PORTFOLIO_SERIES if PORTFOLIO_SERIES in series else next(iter(series))
-    if name == PORTFOLIO_SERIES or (len(series) == 1 and name not in symbols):
+    name = whole_series(series, symbols)
+    if name is not None:
         values, by_asset = np.array(series[name])[-sources.window :], None
     else:
         missing = [symbol for symbol in symbols if symbol not in series]

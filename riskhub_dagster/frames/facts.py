@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from riskhub.portfolio import PORTFOLIO_SERIES
+from riskhub.portfolio import whole_series
 from riskhub.prices import PriceFileError
 from riskhub.risk import (
     MissingPairs,
@@ -70,7 +70,8 @@ def returns_facts(series: Series, symbols: Collection[str], min_returns: int) ->
             flags.append(f"realized_returns has {of_used} points; {min_returns} make numbers")
     if len(set(lengths.values())) > 1:
         evidence["lengths"] = _first(lengths)
-    missing = [] if _is_whole(arrays, symbols) else sorted(set(symbols) - arrays.keys())
+    is_whole = whole_series(arrays, symbols) is not None
+    missing = [] if is_whole else sorted(set(symbols) - arrays.keys())
     if missing:
         evidence["missing"] = missing[:MOST_KEPT]
         flags.append(f"realized_returns has no series for {_named(missing)}")
@@ -141,16 +142,10 @@ def symbol_facts(symbols: Collection[str], known: Collection[str] | PriceFileErr
     return Facts(flags=[flag], evidence={"unknown": unknown[:MOST_KEPT]})
 
 
-def _made_from(series: Mapping[str, Floats], symbols: Collection[str]) -> list[str]:
-    """The series that a portfolio's returns are made from, as `riskhub.portfolio` has it."""
-    if _is_whole(series, symbols):
-        return [PORTFOLIO_SERIES if PORTFOLIO_SERIES in series else next(iter(series))]
-    return sorted(name for name in series if name in symbols)
-
-
-def _is_whole(series: Mapping[str, Floats], symbols: Collection[str]) -> bool:
-    """Whether a series is that of the whole portfolio, so that symbols need none."""
-    return PORTFOLIO_SERIES in series or (len(series) == 1 and next(iter(series)) not in symbols)
+def _made_from(series: Collection[str], symbols: Collection[str]) -> list[str]:
+    """The series that a portfolio's returns are made from."""
+    whole = whole_series(series, symbols)
+    return [whole] if whole is not None else sorted(set(series) & set(symbols))
 
 
 def _zeros_at_the_end(points: Floats) -> int:
