@@ -223,7 +223,7 @@ def test_jobs_sensors_and_schedules_are_those_written_down_here(
         "apply_retention": ["retention"],
     }
     assert sensors == {
-        "landing_sensor": (["compute_landed"], 10, dg.DefaultSensorStatus.RUNNING),
+        "landing_sensor": (["compute_landed"], 9, dg.DefaultSensorStatus.RUNNING),
         "outcome_sensor": (["compute_backtests"], 30, dg.DefaultSensorStatus.RUNNING),
         "freshness_sensor": ([], 30, dg.DefaultSensorStatus.RUNNING),
     }
