@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from api import (
     backtests,
     batch,
+    budgets,
     contributions,
     health,
     metrics,
@@ -52,6 +53,7 @@ def create_app(settings: Settings, hub: Hub) -> FastAPI:
             contributions.router,
             stress.router,
             backtests.router,
+            budgets.router,
             health.router,
             metrics.router,
         ],

@@ -1,13 +1,18 @@
 """What the requests of one app share: the hub, who may do what, and the work done together."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+import redis
 from starlette.requests import Request
 
 from riskhub.auth import TokenBook
 from riskhub.cache import Question
+from riskhub.governor import gatekeeper, published
+from riskhub.governor.gate import Violation
+from riskhub.governor.gatekeeper import Gatekeeper
 from riskhub.hub import Hub
 from riskhub.settings import Settings
 from riskhub.snapshot import Snapshot
@@ -28,16 +33,35 @@ class Edge:
     lookups: Together[Lookup, str | None] = field(init=False)
     # A backtest takes a processor for seconds: one at a time leaves the others to everybody else.
     backtests: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(1))
+    gatekeeper: Gatekeeper = field(init=False)
+    # For threads: what reads all budgets would hold up the loop, and every check with it.
+    budgets: redis.Redis = field(init=False)
 
     def __post_init__(self) -> None:
         self.landings = Together(self.hub.land, "landing", lambda snapshot: len(snapshot.body))
         self.latest = Together(self.hub.latest_of_many, "latest")
         self.lookups = Together(self.hub.look_up_many, "lookup")
+        self.gatekeeper = Gatekeeper(
+            gatekeeper.client_of(self.settings.effective_redis_url),
+            stale_sec=self.settings.governor.gate_stale_sec,
+            clock=self.now,
+            record=self._record,
+        )
+        self.budgets = published.client_of(self.settings.effective_redis_url)
+
+    def now(self) -> float:
+        """The hub's clock, unix seconds."""
+        return self.hub.clock().timestamp()
+
+    def _record(self, violations: Sequence[Violation]) -> None:
+        self.hub.store.add_violations([violation.row() for violation in violations])
 
     async def close(self) -> None:
         """Finish what has been given, and give the store's connections back."""
         for together in (self.landings, self.latest, self.lookups):
             await together.close()
+        await self.gatekeeper.close()
+        self.budgets.close()
         self.hub.store.close()
 
 

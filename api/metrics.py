@@ -16,6 +16,7 @@ from api.requests import authorize
 from riskhub import auth
 from riskhub.errors import StoreNotMigrated, StoreUnavailable
 from riskhub.freshness import Freshness, assess
+from riskhub.governor import metrics
 from riskhub.telemetry import MEDIA_TYPE, Telemetry
 
 UNMATCHED = "_unmatched"
@@ -26,7 +27,10 @@ router = APIRouter(tags=["metrics"])
 @router.get(
     "/metrics",
     summary="Metrics for Prometheus",
-    description="Counters of all workers, and the age of each world's newest snapshot as of now.",
+    description=(
+        "Counters of all workers, and the age of each world's newest snapshot as of now; and the "
+        "governor's counters of all processes, and its budgets, as Redis has them."
+    ),
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
         **openapi.problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN),
@@ -36,7 +40,11 @@ router = APIRouter(tags=["metrics"])
 async def get_metrics(request: Request) -> Response:
     """Counters of all workers, and lags as of now."""
     edge = authorize(request, auth.Scope.READ)
-    return Response(await asyncio.to_thread(_page, edge), media_type=MEDIA_TYPE)
+    await edge.gatekeeper.bring_counts()
+    hub_page, governor_page = await asyncio.gather(
+        asyncio.to_thread(_page, edge), asyncio.to_thread(_governor_page, edge)
+    )
+    return Response(hub_page + governor_page, media_type=MEDIA_TYPE)
 
 
 def _page(edge: Edge) -> bytes:
@@ -56,6 +64,10 @@ def _page(edge: Edge) -> bytes:
         )
         worlds = [world for world in assessed if world.state is not Freshness.EXEMPT]
     return hub.telemetry.exposition(worlds)
+
+
+def _governor_page(edge: Edge) -> bytes:
+    return metrics.exposition(edge.budgets, edge.settings.governor, edge.now())
 
 
 class RequestMetrics:

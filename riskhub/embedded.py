@@ -19,6 +19,7 @@ import redis
 
 from riskhub import bootstrap
 from riskhub.errors import RiskHubError
+from riskhub.governor import lease
 from riskhub.settings import CONFIG_VARIABLE, Settings, config_file
 from riskhub.supervisor import Child
 
@@ -212,8 +213,14 @@ def foundations(settings: Settings) -> list[Child]:
 
 
 def orchestration(settings: Settings) -> list[Child]:
-    """Dagster's webserver and daemon, on the code server."""
+    """What decides when things are computed: Dagster's webserver and daemon, and the governor."""
     return [
+        Child(
+            "governor",
+            command_governor(),
+            lambda: _is_governed(settings),
+            about=f"budgets every {settings.governor.interval_sec:g} s",
+        ),
         Child(
             "dagster",
             command_webserver(settings),
@@ -265,6 +272,11 @@ def command_code_server(settings: Settings) -> list[str]:
         "--host", "127.0.0.1", "--port", str(settings.code_server_port),
         "--log-level", "warning", "--inject-env-vars-from-instance",
     ]  # fmt: skip
+
+
+def command_governor() -> list[str]:
+    """The governor's loop."""
+    return [sys.executable, "-m", "riskhub", "governor"]
 
 
 def command_webserver(settings: Settings) -> list[str]:
@@ -326,6 +338,15 @@ def _pings(settings: Settings) -> bool:
         return False
     finally:
         client.close()
+
+
+def _is_governed(settings: Settings) -> bool:
+    """Whether somebody holds the lease: the governor of another machine is as good."""
+    with bootstrap.redis_client(settings) as client:
+        try:
+            return lease.holder(client) is not None
+        except redis.RedisError:
+            return False
 
 
 def _daemon_is_healthy(settings: Settings) -> Callable[[], bool]:

@@ -161,7 +161,7 @@ def await_live_pass(settings: Settings, console: Console, alive: Alive) -> None:
     today_has_numbers = today_has_budgets = False
     deadline = time.monotonic() + _LIVE_PASS_TIMEOUT_SEC
     try:
-        with console.status("waiting for the live worlds' numbers and the minute's budgets…"):
+        with console.status("waiting for the live worlds' numbers and budgets…"):
             while not (today_has_numbers and today_has_budgets):
                 alive()
                 if time.monotonic() > deadline:

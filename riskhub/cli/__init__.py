@@ -2,7 +2,19 @@
 
 import typer
 
-from riskhub.cli import compute, config, numbers, processes, producer, quarantine, retention, risk
+from riskhub.cli import (
+    budget,
+    compute,
+    config,
+    governor,
+    numbers,
+    portfolio_state,
+    processes,
+    producer,
+    quarantine,
+    retention,
+    risk,
+)
 from riskhub.cli.frame import Commands
 
 app = typer.Typer(
@@ -20,6 +32,9 @@ app.add_typer(retention.app)
 app.add_typer(numbers.app)
 app.add_typer(compute.app)
 app.add_typer(risk.app)
+app.add_typer(governor.app)
+app.add_typer(budget.app, name="budget")
+app.add_typer(portfolio_state.app)
 
 
 def main() -> None:

@@ -1,32 +1,49 @@
 """What the governor reads, and what it makes of input that is old, broken or not there.
 
-Each value carries a `Policy` that says how it came about:
+Each value carries a `Policy` that says how it came about. First it is judged, by itself:
 
 - there and usable: taken as it is, `fresh`;
 - there and broken (`malformed`, `out_of_range`): taken as the worst, 1.0, so that broken input
   never raises a budget;
 - not there (`missing`), or nobody said where to look (`not_configured`): the fallback, which is
-  0.0 for heat and cluster stress and 0.33 for the volatility regime. A heat page that is
-  configured and can't be read is broken rather than optional: `missing`, and 1.0.
+  0.0 for heat, cluster stress and drawdown, and 0.33 for the volatility regime. A heat page or
+  world that is configured and can't be read is broken rather than optional: `missing`, and 1.0.
 
-Portfolio state has no fallback: without a usable equity there is no budget.
+Portfolio state has no fallback: without a usable equity there is no budget. What was known before
+stands in for what is missing now; see `riskhub.governor.memory`.
 
 Only reading belongs here. How a value is judged is pure and separate from how it is fetched.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import httpx
 import redis
+from redis.client import NEVER_DECODE
 
 from riskhub.governor.settings import GovernorSettings
 
-Policy = Literal["fresh", "stale", "missing", "malformed", "out_of_range", "not_configured"]
+Policy = Literal[
+    "fresh",
+    "stale",
+    "missing",
+    "malformed",
+    "out_of_range",
+    "not_configured",
+    "last_known_good",
+    "too_old",
+    "held",
+    "held_careful",
+]
+"""How a value came about. The last four are those of `riskhub.governor.memory`."""
 
+MEMORY_KEY = "riskhub:governor:known"
 PORTFOLIO_KEY = "quantum:state:portfolio"
 POSITION_PREFIXES = ("quantum:position:snapshot:", "quantum:state:positions:")
 MARKET_PREFIX = "quantum:state:market:"
@@ -44,7 +61,17 @@ WORST = 1.0
 FUTURE_TOLERANCE_SEC = 2.0
 """How far a producer's clock may run ahead of ours. A time in milliseconds lies far beyond."""
 
-_SCAN_COUNT = 1000
+CLUSTER_MARK = "cluster:"
+"""What follows the prefix in the key of a cluster's budget: no symbol may begin so."""
+LONGEST_SYMBOL = 128
+
+# Both kinds of position in one walk over the keys, and little else.
+_POSITION_GLOB = "quantum:[ps]*:[ps]*:*"
+_SCAN_COUNT = 5_000  # about a millisecond of Redis
+_LONGEST_PAGE = 4 << 20
+_POSITION_PREFIXES = tuple(prefix.encode() for prefix in POSITION_PREFIXES)
+# What is no text is malformed input of its own, not the end of the cycle.
+_AS_BYTES: Mapping[str, Any] = {NEVER_DECODE: True}
 # What `float` takes beyond this (underscores, blanks, other scripts' digits) no producer means.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
@@ -52,15 +79,28 @@ _T = TypeVar("_T")
 _Raw: TypeAlias = bytes | str | None
 _Fields: TypeAlias = Sequence[_Raw] | redis.ResponseError
 """What HMGET gives for the fields asked for, or WRONGTYPE where the key is no hash."""
+Shares: TypeAlias = Mapping[str, float]
+"""Of each symbol of a world, its share of the world's expected shortfall; they add up to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input(Generic[_T]):
-    """A value as it is to be used, how it came about, and its age in seconds where one is known."""
+    """A value as it is to be used, and how it came about.
+
+    Attributes:
+        value: to be used.
+        policy: how it came about.
+        age_sec: how old it is, seconds, where that is known.
+        unfresh_sec: how long ago it was last fresh, seconds; 0 while it is, or never was.
+        second_choice: it is not what is asked for first: sigma where there is no name of a
+            regime, or the second of `HEAT_METRICS`.
+    """
 
     value: _T
     policy: Policy
     age_sec: float | None = None
+    unfresh_sec: float = 0.0
+    second_choice: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +109,7 @@ class PortfolioState:
 
     Attributes:
         equity_usd: total equity, USD, finite and > 0.
-        drawdown: as written; None if that is no number. The formula does not use it.
+        drawdown: as written; None if that is no number.
         timestamp: when it was written, unix seconds.
     """
 
@@ -78,16 +118,24 @@ class PortfolioState:
     timestamp: float
 
 
+NO_SHARES: Input[Shares] = Input({}, "not_configured")
+NO_DRAWDOWN: Input[float] = Input(0.0, "missing")
+
+
 @dataclass(frozen=True, slots=True)
 class GovernorInputs:
     """Everything that one cycle works from.
 
     Attributes:
-        portfolio: the value is there if the policy is `fresh` or `stale`, and None otherwise.
+        portfolio: the value is there if the policy is `fresh`, `stale` or `last_known_good`, and
+            None otherwise.
         symbols: those with a position, sorted, each once.
         heat: 0 (calm) to 1.
         clusters: stress by cluster id, 0 to 1; each cluster of `symbols` is there.
         regimes: volatility regime by symbol, 0 to 1; each of `symbols` is there.
+        drawdown: of the portfolio, 0 to 1; used where a haircut by drawdown is asked for.
+        shares: of the expected shortfall, by symbol; used where budgets go by contribution.
+        refused: names in keys of positions that are no symbols, sorted.
     """
 
     portfolio: Input[PortfolioState | None]
@@ -95,12 +143,26 @@ class GovernorInputs:
     heat: Input[float]
     clusters: Mapping[str, Input[float]]
     regimes: Mapping[str, Input[float]]
+    drawdown: Input[float] = NO_DRAWDOWN
+    shares: Input[Shares] = NO_SHARES
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was read in one pass: the inputs, judged, and the memory, as it is in its hash."""
+
+    inputs: GovernorInputs
+    memory: Mapping[bytes | str, bytes | str]
 
 
 def read_inputs(
     redis: redis.Redis, *, now: float, settings: GovernorSettings, http: httpx.Client | None
-) -> GovernorInputs:
-    """Read all inputs: SCAN for the symbols, one pipeline for the hashes, one scrape for the heat.
+) -> Read:
+    """SCAN for the symbols, one pipeline for all hashes, then one scrape for the heat.
+
+    Shares, and a heat without a page, are not read here but from the hub; see
+    `riskhub.governor.hub_inputs`.
 
     Args:
         redis: a client with or without `decode_responses`.
@@ -110,26 +172,37 @@ def read_inputs(
 
     Raises:
         redis.RedisError: Redis is out of reach or refuses the commands. A key of the wrong type
-            is no error but malformed input.
+            is no error but malformed input, except for the memory, which only the governor writes.
     """
-    symbols = _active_symbols(redis)
+    symbols, refused = _active_symbols(redis)
     cluster_ids = sorted({settings.cluster_of(symbol) for symbol in symbols})
 
     pipeline = redis.pipeline(transaction=False)
-    pipeline.hmget(PORTFOLIO_KEY, "equity_usd", "drawdown", "timestamp")
+    ask: Callable[..., object] = partial(pipeline.execute_command, **_AS_BYTES)
+    ask("HGETALL", MEMORY_KEY)
+    ask("HMGET", PORTFOLIO_KEY, "equity_usd", "drawdown", "timestamp")
     for cluster_id in cluster_ids:
-        pipeline.hmget(CLUSTER_PREFIX + cluster_id, "stress")
+        ask("HMGET", CLUSTER_PREFIX + cluster_id, "stress")
     for symbol in symbols:
-        pipeline.hmget(MARKET_PREFIX + symbol, "vol_regime", "sigma")
-    portfolio, *others = map(_readable, pipeline.execute(raise_on_error=False))
+        ask("HMGET", MARKET_PREFIX + symbol, "vol_regime", "sigma")
+    memory, *replies = pipeline.execute(raise_on_error=False)
+    if isinstance(memory, Exception):
+        raise memory
+    portfolio, *others = map(_readable, replies)
     clusters, markets = others[: len(cluster_ids)], others[len(cluster_ids) :]
 
-    return GovernorInputs(
-        portfolio=portfolio_input(portfolio, now=now, stale_sec=settings.stale_sec),
-        symbols=symbols,
-        heat=_scrape_heat(settings, http),
-        clusters=dict(zip(cluster_ids, map(cluster_input, clusters), strict=True)),
-        regimes=dict(zip(symbols, map(regime_input, markets), strict=True)),
+    state = portfolio_input(portfolio, now=now, stale_sec=settings.stale_sec)
+    return Read(
+        GovernorInputs(
+            portfolio=state,
+            symbols=symbols,
+            heat=_scrape_heat(settings, http),
+            clusters=dict(zip(cluster_ids, map(cluster_input, clusters), strict=True)),
+            regimes=dict(zip(symbols, map(regime_input, markets), strict=True)),
+            drawdown=drawdown_input(portfolio) if state.policy == "fresh" else NO_DRAWDOWN,
+            refused=refused,
+        ),
+        memory,
     )
 
 
@@ -160,6 +233,14 @@ def portfolio_input(
     return Input(state, "fresh" if age < stale_sec else "stale", age)
 
 
+def drawdown_input(fields: _Fields) -> Input[float]:
+    """Judge the `drawdown` of a fresh portfolio state: 0 to 1; broken is 1.0, missing is 0.0."""
+    if isinstance(fields, redis.ResponseError):
+        return Input(WORST, "malformed")
+    _, drawdown, _ = fields
+    return NO_DRAWDOWN if drawdown is None else _unit_interval(drawdown)
+
+
 def cluster_input(fields: _Fields) -> Input[float]:
     """Judge `stress`: 0 to 1; broken is 1.0, missing is 0.0."""
     if isinstance(fields, redis.ResponseError):
@@ -176,7 +257,7 @@ def regime_input(fields: _Fields) -> Input[float]:
     it is 0.33.
     """
     if isinstance(fields, redis.ResponseError):
-        return Input(WORST, "malformed")
+        return Input(WORST, "malformed", second_choice=True)  # either of them makes it good again
     regime, raw_sigma = fields
     if regime is not None:
         named = REGIMES.get(_text(regime))
@@ -195,27 +276,53 @@ def heat_input(page: str) -> Input[float]:
     for metric in HEAT_METRICS:
         series = re.findall(rf"^{metric}(?:\{{.*\}})?[ \t]+(\S+)", page, re.MULTILINE)
         if series:
-            return max(map(_unit_interval, series), key=lambda heat: heat.value)
+            hottest = max(map(_unit_interval, series), key=lambda heat: heat.value)
+            return replace(hottest, second_choice=metric != HEAT_METRICS[0])
     return Input(WORST, "missing")
+
+
+def is_symbol(name: str) -> bool:
+    """Whether this may be the symbol of a position: printable, not long, no cluster's mark."""
+    return (
+        0 < len(name) <= LONGEST_SYMBOL and name.isprintable() and not name.startswith(CLUSTER_MARK)
+    )
 
 
 def _scrape_heat(settings: GovernorSettings, http: httpx.Client | None) -> Input[float]:
     if settings.heat_url is None:
         return Input(0.0, "not_configured")
-    get = httpx.get if http is None else http.get
     try:
-        page = get(settings.heat_url, timeout=settings.heat_timeout_sec).raise_for_status().text
-    except httpx.HTTPError:
+        return heat_input(_page(settings.heat_url, settings.heat_timeout_sec, http))
+    except (httpx.HTTPError, UnicodeDecodeError):
         return Input(WORST, "missing")
-    return heat_input(page)
 
 
-def _active_symbols(redis: redis.Redis) -> tuple[str, ...]:
+def _page(url: str, timeout_sec: float, http: httpx.Client | None) -> str:
+    """A page that arrives in time. `timeout` alone bounds each read, and a page may have many."""
+    until = time.monotonic() + timeout_sec
+    stream = httpx.stream if http is None else http.stream
+    with stream("GET", url, timeout=timeout_sec) as response:
+        response.raise_for_status()
+        page = bytearray()
+        for part in response.iter_bytes():
+            page += part
+            if time.monotonic() > until or len(page) > _LONGEST_PAGE:
+                raise httpx.ReadTimeout("the page does not end", request=response.request)
+    return page.decode()
+
+
+def _active_symbols(redis: redis.Redis) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The symbols with a position, and what stands in their place and is none."""
+    keys: Iterable[bytes] = redis.scan_iter(match=_POSITION_GLOB, count=_SCAN_COUNT, **_AS_BYTES)
     symbols: set[str] = set()
-    for prefix in POSITION_PREFIXES:
-        keys: Iterable[bytes | str] = redis.scan_iter(match=f"{prefix}*", count=_SCAN_COUNT)
-        symbols.update(_text(key).removeprefix(prefix) for key in keys)
-    return tuple(sorted(symbols - {""}))
+    refused: set[str] = set()
+    for key in keys:
+        for prefix in _POSITION_PREFIXES:
+            if key.startswith(prefix):
+                name = key[len(prefix) :].decode(errors="backslashreplace")
+                text = name.encode() == key[len(prefix) :]
+                (symbols if text and is_symbol(name) else refused).add(name)
+    return tuple(sorted(symbols)), tuple(sorted(refused))
 
 
 def _readable(reply: _Fields | Exception) -> _Fields:
@@ -238,10 +345,10 @@ def _unit_interval(raw: bytes | str) -> Input[float]:
 def _by_sigma(raw: bytes | str) -> Input[float]:
     sigma = _number(raw)
     if sigma is None:
-        return Input(WORST, "malformed")
+        return Input(WORST, "malformed", second_choice=True)
     if sigma < 0:
-        return Input(WORST, "out_of_range")
-    return Input(REGIMES[_regime_of(sigma)], "fresh")
+        return Input(WORST, "out_of_range", second_choice=True)
+    return Input(REGIMES[_regime_of(sigma)], "fresh", second_choice=True)
 
 
 def _regime_of(sigma: float) -> str:

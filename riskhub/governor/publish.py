@@ -1,12 +1,20 @@
-"""Writing budgets to Redis, where their consumers look for them."""
+"""Writing what a cycle came to: budgets for their consumers, and what the governor remembers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
-import redis
+from redis import Redis, RedisError
+from redis.client import Pipeline
 
+from riskhub.errors import RiskHubError
+from riskhub.governor import counters
 from riskhub.governor.budget import SymbolBudget
+from riskhub.governor.inputs import CLUSTER_MARK, MEMORY_KEY
+from riskhub.governor.memory import Known, written
 
 BUDGET_PREFIX = "quantum:portfolio:budget:"
+CLUSTER_BUDGET_PREFIX = BUDGET_PREFIX + CLUSTER_MARK
 FIELDS = (
     "symbol",
     "budget_usd",
@@ -25,26 +33,102 @@ FIELDS = (
 _BUDGETS_PER_TRANSACTION = 500
 
 
-def publish(redis: redis.Redis, budgets: Sequence[SymbolBudget], *, ttl_sec: int) -> None:
+class Writer(Protocol):
+    """Whoever may write budgets now: `riskhub.governor.lease.Lease`."""
+
+    owner: str
+
+    def transaction(self) -> AbstractContextManager[Pipeline]:
+        """A transaction that is executed when the block ends, if its owner still may."""
+
+
+class PublishFailed(RiskHubError, RedisError):
+    """Redis did not take a write; the text says of what. Writing the same again is safe."""
+
+
+def publish(
+    redis: Redis,
+    budgets: Sequence[SymbolBudget],
+    *,
+    ttl_sec: int,
+    cluster_budgets: Sequence[SymbolBudget] = (),
+    memory: Mapping[str, Known | None] | None = None,
+    counts: Mapping[str, int] | None = None,
+    lease: Writer | None = None,
+) -> None:
     """Write each budget as hash ``quantum:portfolio:budget:{symbol}``, replacing what was there.
 
     A reader sees the old hash or the new one with its time to live, never half of either: 500
-    budgets are one transaction and one round trip.
+    budgets are one transaction. What is remembered is written in the first, so that no budget is
+    there whose inputs could be forgotten; counts in the last, for what was done is counted.
+    Nothing else is removed: other budgets live out their time.
 
     Args:
-        redis: where to.
-        budgets: in any order; an empty sequence writes nothing.
+        redis: where to; not used with a `lease`, which has its own.
+        budgets: of symbols, in any order.
         ttl_sec: how long each lives, seconds.
+        cluster_budgets: of clusters, as ``quantum:portfolio:budget:cluster:{id}``.
+        memory: what changes of it; None is to be forgotten.
+        counts: to add to the counters, by field.
+        lease: who writes; each transaction is refused once it is another's. None asks nobody.
 
     Raises:
-        redis.RedisError: a write failed. The transactions before it stand, the later ones were
-            not tried; writing the same budgets again is safe.
+        PublishFailed: a write failed; the text names it. The transactions before it stand, the
+            later ones were not tried.
+        LeaseLost: the lease is another's; as above, without being a failure.
     """
-    for start in range(0, len(budgets), _BUDGETS_PER_TRANSACTION):
-        transaction = redis.pipeline(transaction=True)
-        for budget in budgets[start : start + _BUDGETS_PER_TRANSACTION]:
-            key = BUDGET_PREFIX + budget.symbol
-            transaction.delete(key)
-            transaction.hset(key, mapping={field: getattr(budget, field) for field in FIELDS})
-            transaction.expire(key, ttl_sec)
+    keyed = [(BUDGET_PREFIX + budget.symbol, budget) for budget in budgets]
+    keyed += [(CLUSTER_BUDGET_PREFIX + budget.symbol, budget) for budget in cluster_budgets]
+    # At least one: there is something to remember and to count in a cycle without budgets.
+    starts = range(0, len(keyed), _BUDGETS_PER_TRANSACTION) if keyed else range(1)
+    for start in starts:
+        some = keyed[start : start + _BUDGETS_PER_TRANSACTION]
+        first, last = start == 0, start == starts[-1]
+        try:
+            with lease.transaction() if lease else _plain_transaction(redis) as transaction:
+                if first:
+                    _remember(transaction, memory or {})
+                _write(transaction, some, ttl_sec)
+                if last:
+                    counters.add(transaction, counts or {})
+        except RedisError as error:
+            raise PublishFailed(
+                f"{_named(some, start, len(keyed))}: {error or type(error).__name__}"
+            ) from error
+
+
+@contextmanager
+def _plain_transaction(redis: Redis) -> Iterator[Pipeline]:
+    with redis.pipeline(transaction=True) as transaction:
+        yield transaction
         transaction.execute()
+
+
+def _remember(transaction: Pipeline, memory: Mapping[str, Known | None]) -> None:
+    kept: dict[Any, Any] = {
+        name: written(known) for name, known in memory.items() if known is not None
+    }
+    if kept:
+        transaction.hset(MEMORY_KEY, mapping=kept)
+    if forgotten := [name for name, known in memory.items() if known is None]:
+        transaction.hdel(MEMORY_KEY, *forgotten)
+
+
+def _write(transaction: Pipeline, keyed: Sequence[tuple[str, SymbolBudget]], ttl_sec: int) -> None:
+    if keyed:
+        transaction.delete(*(key for key, _ in keyed))
+    for key, budget in keyed:
+        transaction.hset(key, mapping={name: getattr(budget, name) for name in FIELDS})
+        transaction.expire(key, ttl_sec)
+
+
+def _named(some: Sequence[tuple[str, SymbolBudget]], start: int, count: int) -> str:
+    """What was being written when it failed; how much of it Redis took, only Redis knows."""
+    if not some:
+        return "writing what the governor remembers and counts failed"
+    end = start + len(some)
+    before = f"; the {start} before them are written" if start else ""
+    return (
+        f"writing budgets {start + 1} to {end} of {count} ({some[0][0]} to {some[-1][0]}) "
+        f"failed{before}"
+    )

@@ -22,7 +22,6 @@ from riskhub.store.tables import (
     snapshot_stress,
     snapshot_weights,
     snapshots,
-    symbol_budgets,
     validated_snapshots,
 )
 
@@ -241,23 +240,6 @@ class DerivedStore:
                 for day, count, first_position, newest_receipt in connection.execute(query)
             ]
             return Pending(head, tuple(days))
-
-    def add_budgets(self, rows: Sequence[Row]) -> None:
-        """Add one cycle's budgets to the history."""
-        with writing(self.engine) as connection:
-            if rows:
-                connection.execute(sa.insert(symbol_budgets), list(rows))
-
-    def newest_budgets(self) -> list[Row]:
-        """The budgets of the newest cycle, by symbol."""
-        with reading(self.engine) as connection:
-            newest = sa.select(sa.func.max(symbol_budgets.c.computed_at)).scalar_subquery()
-            rows = connection.execute(
-                sa.select(symbol_budgets)
-                .where(symbol_budgets.c.computed_at == newest)
-                .order_by(symbol_budgets.c.symbol)
-            )
-            return [dict(row._mapping) for row in rows]
 
 
 def _missing(table_name: str, position: sa.Column[int]) -> sa.ColumnElement[bool]:

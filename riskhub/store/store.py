@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 
 from riskhub.store.backtests import BacktestStore
+from riskhub.store.budgets import BudgetStore
 from riskhub.store.claims import ClaimStore
 from riskhub.store.derived import DerivedStore
 from riskhub.store.engine import create_engine, reading
@@ -23,6 +24,7 @@ class Store(
     NumbersStore,
     StressStore,
     BacktestStore,
+    BudgetStore,
     RetentionStore,
     ReturnsStore,
 ):

@@ -377,6 +377,45 @@ symbol_budgets = sa.Table(
     sa.Column("mode", sa.String(16), nullable=False),
     sa.Column("policies", sa.JSON, nullable=False),
     sa.Column("formula_version", sa.String(32), nullable=False),
+    sa.Column("haircut", sa.Double, comment="share of the budget that was taken off; null: as 0"),
+    sa.Column("portfolio_age_sec", sa.Double, comment="of the portfolio state, when it was used"),
+    sa.Column("share", sa.Double, comment="of the world's ES; null: not by contribution"),
+    # The newest of one symbol.
+    sa.Index("ix_symbol_budgets_symbol_computed_at", "symbol", "computed_at"),
+)
+
+# The governor's cycles, as far as they are kept: those that are due, and those between them that
+# differ from the one before. Of the latter `symbol_budgets` has only the symbols that differ.
+budget_cycles = sa.Table(
+    "budget_cycles",
+    metadata,
+    sa.Column("computed_at", Instant, primary_key=True, autoincrement=False),
+    sa.Column("writer", sa.String(255), nullable=False),
+    sa.Column("no_budget_reason", sa.String(64), comment="null when there are budgets"),
+    sa.Column("symbols", sa.Integer, nullable=False, comment="how many have a budget"),
+    sa.Column(
+        "complete", sa.Boolean, nullable=False, comment="symbol_budgets has each of its budgets"
+    ),
+    sa.Column("equity_usd", sa.Double),
+    sa.Column("portfolio_policy", sa.String(32), nullable=False),
+    sa.Column("portfolio_age_sec", sa.Double),
+    sa.Column("heat", sa.Double),
+    sa.Column("heat_policy", sa.String(32)),
+    sa.Column("mode", sa.String(16), nullable=False),
+    sa.Column("formula_version", sa.String(32), nullable=False),
+)
+
+budget_violations = sa.Table(
+    "budget_violations",
+    metadata,
+    sa.Column("id", _Position, primary_key=True, autoincrement=True),
+    sa.Column("at", Instant, nullable=False, index=True),
+    sa.Column("symbol", sa.String(128), nullable=False),
+    sa.Column("position_notional", sa.Double, nullable=False),
+    sa.Column("budget_usd", sa.Double, nullable=False),
+    sa.Column("over_budget", sa.Double, nullable=False, comment="USD that it was over by"),
+    sa.Column("mode", sa.String(16), nullable=False),
+    sa.Index("ix_budget_violations_symbol_at", "symbol", "at"),
 )
 
 # What is made from a snapshot, each row naming it by `position` and the partition by `day`.

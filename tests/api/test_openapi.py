@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import redis
 import schemathesis
 from asgi import Api
 from builders import NOW, Clock, raw_document
@@ -49,6 +50,14 @@ def ndjson(_context: Any, value: Any) -> bytes:
 WORLDS = ("0", "a")
 
 
+BUDGET = {
+    "budget_usd": 1_868.0,
+    "stress_factor": 0.066,
+    "mode": "enforce",
+    "timestamp": int(NOW.timestamp()),
+}
+
+
 class Door:
     """Leads to the app of the test run, which the tests are made before."""
 
@@ -68,8 +77,15 @@ schema.config.generation.update(with_security_parameters=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    settings = Settings(home=tmp_path_factory.mktemp("hub"), token=Settings(token=TOKEN).token)
+def _app(tmp_path_factory: pytest.TempPathFactory, redis_server: str) -> Iterator[None]:
+    settings = Settings(
+        home=tmp_path_factory.mktemp("hub"),
+        token=Settings(token=TOKEN).token,
+        redis_url=redis_server,
+    )
+    with redis.Redis.from_url(redis_server) as state:
+        state.flushdb()
+        state.hset("quantum:portfolio:budget:0", mapping=BUDGET)
     engine = create_engine(settings.effective_database_url)
     migrate(engine)
     engine.dispose()

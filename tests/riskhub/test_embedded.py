@@ -239,6 +239,7 @@ def test_nothing_is_ready_before_it_runs(settings: Settings) -> None:
         "redis": False,
         "api": False,
         "code": False,
+        "governor": False,
         "dagster": False,
         "daemon": False,
     }

@@ -9,6 +9,9 @@ import pytest
 import redis
 import sqlalchemy as sa
 
+from riskhub.governor import GovernorSettings, run_cycle
+from riskhub.governor.history import receipt
+from riskhub.governor.lease import Lease, holder
 from riskhub.settings import Settings
 from riskhub.store import Store
 from riskhub.store.tables import symbol_budgets as budgets_table
@@ -62,6 +65,8 @@ def test_budgets_are_in_redis_with_a_time_to_live(client: redis.Redis, cycle) ->
     assert sorted(client.scan_iter(BUDGET_KEYS)) == [
         "quantum:portfolio:budget:BTCUSDT",
         "quantum:portfolio:budget:ETHUSDT",
+        "quantum:portfolio:budget:cluster:default",
+        "quantum:portfolio:budget:cluster:majors",
     ]
     bitcoin = client.hgetall("quantum:portfolio:budget:BTCUSDT")
     # stress 0.4 * 0.5 + 0.2 * 0.67; budget 100,000 * 0.02 * (1 - stress)
@@ -117,7 +122,17 @@ def test_a_cycle_is_told_in_numbers(client: redis.Redis, cycle, checks, records)
     assert metadata["smallest_usd"].value == pytest.approx(1332.0)
     assert metadata["largest_usd"].value == pytest.approx(100_000 * 0.02 * (1 - 0.2 * 0.33))
     assert metadata["equity_usd"].value == 100_000.0
-    assert [row["symbol"] for row in records(metadata["budgets"])] == ["BTCUSDT", "ETHUSDT"]
+    assert metadata["writer"].value == f"symbol_budgets, run {result.run_id}"
+    assert metadata["portfolio_policy"].value == "fresh"
+    assert 1 <= metadata["portfolio_age_sec"].value < 30
+    bitcoin, ether = records(metadata["budgets"])
+    assert (bitcoin["symbol"], ether["symbol"]) == ("BTCUSDT", "ETHUSDT")
+    assert (bitcoin["cluster_stress"], bitcoin["vol_regime"]) == (0.5, 0.67)
+    assert bitcoin["policies"] == (
+        "portfolio_state: fresh, portfolio_heat: not_configured, cluster_stress: fresh, "
+        "vol_regime: fresh"
+    )
+    assert "vol_regime: missing" in ether["policies"]
     check = checks(result)["budgets_computed"]
     assert (check.passed, check.description) == (True, "2 budgets")
 
@@ -136,7 +151,6 @@ def test_without_a_usable_state_nothing_is_written_and_the_run_succeeds(
 ) -> None:
     if age_sec is not None:
         state(client, age_sec=age_sec, equity=equity)
-    before = sorted(client.scan_iter())
 
     result = cycle()
 
@@ -146,23 +160,114 @@ def test_without_a_usable_state_nothing_is_written_and_the_run_succeeds(
     assert (check.passed, check.severity, check.description) == (
         False, dg.AssetCheckSeverity.WARN, reason,
     )  # fmt: skip
-    assert sorted(client.scan_iter()) == before
+    assert list(client.scan_iter(BUDGET_KEYS)) == []
     assert history(store) == []
+    assert [row["no_budget_reason"] for row in store.budget_cycles(limit=9)] == [reason]
 
 
-def test_a_stale_state_leaves_the_budgets_before_it_to_live_out_their_time(
-    client: redis.Redis, cycle
+def test_a_state_that_is_too_old_leaves_the_budgets_before_it_to_live_out_their_time(
+    client: redis.Redis, cycle, checks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RISKHUB_GOVERNOR__LKG_MAX_SEC", "0")
     state(client, age_sec=1)
     cycle()
     before = client.hgetall("quantum:portfolio:budget:BTCUSDT")
     client.expire("quantum:portfolio:budget:BTCUSDT", 100)
     state(client, age_sec=3600)
 
-    cycle()
+    result = cycle()
 
+    assert checks(result)["budgets_computed"].description == "portfolio_too_old"
     assert client.hgetall("quantum:portfolio:budget:BTCUSDT") == before
     assert 0 < client.ttl("quantum:portfolio:budget:BTCUSDT") <= 100
+
+
+def test_after_a_run_anybody_may_write(client: redis.Redis, cycle) -> None:
+    state(client, age_sec=1)
+    cycle()
+    assert holder(client) is None
+
+
+# --- beside `riskhub governor` ---------------------------------------------------------------
+
+
+@pytest.fixture
+def loop(client: redis.Redis, store: Store) -> Callable[..., None]:
+    """Another process holds the lease, and puts a cycle on record as of so many seconds ago."""
+    lease = Lease(client, "governor on host", sec=60)
+
+    def write(*, ago_sec: float = 0.0) -> None:
+        assert lease.take()
+        now = datetime.now(UTC).timestamp() - ago_sec
+        cycle = run_cycle(client, GovernorSettings(), now, lease=lease)
+        store.add_cycle(*receipt(cycle, writer=lease.owner, mode="shadow", now=now))
+
+    return write
+
+
+def test_while_the_loop_writes_the_asset_tells_of_its_newest_cycle_and_writes_nothing(
+    client: redis.Redis, cycle, checks, store: Store, loop: Callable[..., None]
+) -> None:
+    state(client, age_sec=1)
+    loop()
+    client.hset("quantum:portfolio:budget:ETHUSDT", "timestamp", "as the loop left it")
+
+    result = cycle()
+
+    (event,) = result.get_asset_materialization_events()
+    metadata = event.materialization.metadata
+    assert metadata["writer"].value == "governor on host"
+    assert metadata["dagster/row_count"].value == 2
+    assert checks(result)["budgets_computed"].passed
+    assert client.hget("quantum:portfolio:budget:ETHUSDT", "timestamp") == "as the loop left it"
+    assert len(store.budget_cycles(limit=9)) == 1
+    assert holder(client) == "governor on host"
+
+
+def test_a_loop_without_budgets_is_told_with_its_reason(
+    cycle, checks, loop: Callable[..., None]
+) -> None:
+    loop()
+
+    result = cycle()
+
+    assert result.get_asset_materialization_events() == []
+    assert checks(result)["budgets_computed"].description == "portfolio_missing"
+
+
+@pytest.mark.parametrize(("ago_sec", "is_told"), [(170, True), (190, False)])
+def test_a_loop_that_puts_nothing_on_record_any_more_is_told(
+    client: redis.Redis, cycle, checks, loop: Callable[..., None], ago_sec: float, is_told: bool
+) -> None:
+    state(client, age_sec=ago_sec + 1)
+    loop(ago_sec=ago_sec)
+
+    result = cycle()
+
+    assert bool(result.get_asset_materialization_events()) == is_told
+    check = checks(result)["budgets_computed"]
+    assert check.passed == is_told
+    if not is_told:
+        assert "governor on host writes budgets, and has put none on record since" in str(
+            check.description
+        )
+
+
+def test_a_loop_that_has_put_nothing_on_record_yet_is_told(
+    client: redis.Redis, cycle, checks
+) -> None:
+    assert Lease(client, "governor on host", sec=60).take()
+
+    result = cycle()
+
+    assert result.success
+    assert result.get_asset_materialization_events() == []
+    assert checks(result)["budgets_computed"].description == (
+        "governor on host writes budgets, and has put none on record yet"
+    )
+
+
+# ---------------------------------------------------------------------------------------------
 
 
 def test_a_redis_out_of_reach_fails_the_run_for_that_is_our_fault(

@@ -46,7 +46,7 @@ def test_each_symbol_has_a_budget_and_what_it_was_computed_from() -> None:
     assert (bitcoin.equity_usd, bitcoin.base_risk_pct) == (100_000.0, 0.02)
     assert (bitcoin.portfolio_heat, bitcoin.cluster_stress, bitcoin.vol_regime) == (0.5, 0.25, 0.33)
     assert (bitcoin.mode, bitcoin.timestamp) == ("shadow", 1_738_000_000)
-    assert bitcoin.formula_version == FORMULA_VERSION == "p28/1"
+    assert bitcoin.formula_version == FORMULA_VERSION == "p28/2"
     assert bitcoin.policies == {
         "portfolio_state": "fresh",
         "portfolio_heat": "fresh",
@@ -82,13 +82,15 @@ def test_a_portfolio_that_gives_no_budget(
 ) -> None:
     cycle = compute_budgets(replace(INPUTS, portfolio=portfolio), SETTINGS, NOW)
 
-    assert cycle == BudgetCycle(budgets=(), no_budget_reason=reason)
+    assert (cycle.budgets, cycle.cluster_budgets) == ((), ())
+    assert cycle.no_budget_reason == reason
 
 
 def test_no_position_needs_no_budget() -> None:
     cycle = compute_budgets(replace(INPUTS, symbols=()), SETTINGS, NOW)
 
-    assert cycle == BudgetCycle(budgets=(), no_budget_reason="no_positions")
+    assert (cycle.budgets, cycle.cluster_budgets) == ((), ())
+    assert cycle.no_budget_reason == "no_positions"
 
 
 # --- broken input never raises a budget ------------------------------------------------------
@@ -220,9 +222,10 @@ def test_a_thousand_symbols_take_few_round_trips(client: redis.Redis) -> None:
     assert [budget.symbol for budget in cycle.budgets] == symbols
     scans = [sent for sent in RecordedConnection.sent if b"SCAN" in sent]
     assert len(scans) <= 10  # two patterns, a thousand keys at a time
-    assert len(RecordedConnection.sent) - len(scans) == 3  # one read, two transactions
+    # One read, and a transaction for each 500 of 1,000 symbols and a cluster.
+    assert len(RecordedConnection.sent) - len(scans) == 4
     assert all(b"KEYS" not in sent for sent in RecordedConnection.sent)
-    assert len(list(client.scan_iter("quantum:portfolio:budget:*"))) == 1_000
+    assert len(list(client.scan_iter("quantum:portfolio:budget:*"))) == 1_001
 
 
 def test_hash_and_time_to_live_are_one_transaction(client: redis.Redis) -> None:
@@ -233,9 +236,9 @@ def test_hash_and_time_to_live_are_one_transaction(client: redis.Redis) -> None:
 
     (sent,) = RecordedConnection.sent
     commands = [word for word in sent.split(b"\r\n") if word.isupper() and word.isalpha()]
-    each = [b"DEL", b"HSET", b"EXPIRE"]
+    each = [b"HSET", b"EXPIRE"]
     assert [word for word in commands if word not in {b"BTCUSDT", b"ETHUSDT"}] == [
-        b"MULTI",
+        *(b"MULTI", b"DEL"),
         *each,
         *each,
         b"EXEC",
@@ -254,15 +257,32 @@ def test_what_was_there_before_is_replaced(client: redis.Redis) -> None:
         assert len(client.hgetall(f"quantum:portfolio:budget:{symbol}")) == 10
 
 
-def test_without_a_fresh_portfolio_earlier_budgets_are_left_alone(client: redis.Redis) -> None:
+def test_without_a_fresh_portfolio_the_last_known_good_holds_for_fifteen_minutes(
+    client: redis.Redis,
+) -> None:
+    write_positions(client, 1)
+    write_portfolio(client, NOW)
+    fresh = run_cycle(client, GovernorSettings(), NOW)
+    client.delete("quantum:state:portfolio")
+
+    # What was known is read back from Redis: a governor that was started anew has it as well.
+    held = run_cycle(client, GovernorSettings(), NOW + 900)
+
+    assert held.budgets[0].policies["portfolio_state"] == "last_known_good"
+    assert held.budgets[0].budget_usd == fresh.budgets[0].budget_usd
+    assert held.budgets[0].portfolio_age_sec == pytest.approx(900.0)
+
+
+def test_behind_the_last_known_good_earlier_budgets_are_left_alone(client: redis.Redis) -> None:
     write_positions(client, 1)
     write_portfolio(client, NOW)
     run_cycle(client, GovernorSettings(), NOW)
     before = client.hgetall("quantum:portfolio:budget:S0000")
     client.expire("quantum:portfolio:budget:S0000", 100)
 
-    cycle = run_cycle(client, GovernorSettings(), NOW + 30)
+    cycle = run_cycle(client, GovernorSettings(), NOW + 901)
 
-    assert cycle == BudgetCycle(no_budget_reason="portfolio_stale")
+    assert cycle.budgets == ()
+    assert cycle.no_budget_reason == "portfolio_too_old"
     assert client.hgetall("quantum:portfolio:budget:S0000") == before
     assert client.ttl("quantum:portfolio:budget:S0000") <= 100

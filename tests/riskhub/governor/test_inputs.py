@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riskhub.governor.inputs import (
+    GovernorInputs,
     Input,
     PortfolioState,
     cluster_input,
+    drawdown_input,
     heat_input,
     portfolio_input,
     read_inputs,
@@ -104,18 +106,21 @@ def test_cluster_stress(raw: str | bytes | None, expected: Input[float]) -> None
         (b"NORMAL_VOL", None, Input(0.33, "fresh")),
         ("HIGH_VOL", "0.001", Input(0.67, "fresh")),
         ("EXTREME_VOL", "broken", Input(1.0, "fresh")),
-        (None, "0.031", Input(1.0, "fresh")),
-        (None, "0.03", Input(0.67, "fresh")),
-        (None, "0.021", Input(0.67, "fresh")),
-        (None, "0.02", Input(0.33, "fresh")),
-        (None, b"0.005", Input(0.33, "fresh")),
-        (None, "0.0049", Input(0.0, "fresh")),
+        (None, "0.031", Input(1.0, "fresh", second_choice=True)),
+        (None, "0.03", Input(0.67, "fresh", second_choice=True)),
+        (None, "0.021", Input(0.67, "fresh", second_choice=True)),
+        (None, "0.02", Input(0.33, "fresh", second_choice=True)),
+        (None, b"0.005", Input(0.33, "fresh", second_choice=True)),
+        (None, "0.0049", Input(0.0, "fresh", second_choice=True)),
         ("high_vol", "0.021", Input(1.0, "malformed")),
+        ("NOT_LOW_VOL", "0.001", Input(1.0, "malformed")),
+        ("LOW_VOLATILITY", None, Input(1.0, "malformed")),
+        (" LOW_VOL", None, Input(1.0, "malformed")),
         (None, None, Input(0.33, "missing")),
         ("high_vol", None, Input(1.0, "malformed")),
         ("", None, Input(1.0, "malformed")),
-        (None, "-0.01", Input(1.0, "out_of_range")),
-        *((None, text, Input(1.0, "malformed")) for text in NO_NUMBERS),
+        (None, "-0.01", Input(1.0, "out_of_range", second_choice=True)),
+        *((None, text, Input(1.0, "malformed", second_choice=True)) for text in NO_NUMBERS),
     ],
 )
 def test_volatility_regime(
@@ -149,7 +154,7 @@ p26_heat_value 0.7
         ("portfolio_heat_composite_normalized -0.01", Input(1.0, "out_of_range")),
         ("portfolio_heat_composite_normalized NaN", Input(1.0, "malformed")),
         ("portfolio_heat_composite_normalized +Inf", Input(1.0, "malformed")),
-        ("", Input(0.7, "fresh")),
+        ("", Input(0.7, "fresh", second_choice=True)),
     ],
 )
 def test_heat_on_a_page(line: str, expected: Input[float]) -> None:
@@ -210,9 +215,15 @@ def assert_usable(judged: Input[float]) -> None:
 
 
 @pytest.fixture(params=[False, True], ids=["bytes", "text"])
-def client(redis_url: str, request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url, decode_responses=request.param) as connected:
+def client(either_redis_url: str, request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(either_redis_url, decode_responses=request.param) as connected:
         yield connected
+
+
+def read(
+    client: redis.Redis, settings: GovernorSettings, http: httpx.Client | None = None
+) -> GovernorInputs:
+    return read_inputs(client, now=NOW, settings=settings, http=http).inputs
 
 
 def test_all_is_read_for_the_symbols_with_a_position(client: redis.Redis) -> None:
@@ -229,7 +240,7 @@ def test_all_is_read_for_the_symbols_with_a_position(client: redis.Redis) -> Non
     client.hset("quantum:cluster:stress:majors", "stress", "0.4")
     settings = GovernorSettings(clusters={"BTCUSDT": "majors", "DOGEUSDT": "memes"})
 
-    inputs = read_inputs(client, now=NOW, settings=settings, http=None)
+    inputs = read(client, settings)
 
     assert inputs.portfolio == Input(PortfolioState(50_000.0, 0.05, NOW - 4), "fresh", 4.0)
     assert inputs.symbols == ("BTCUSDT", "ETHUSDT")
@@ -239,7 +250,7 @@ def test_all_is_read_for_the_symbols_with_a_position(client: redis.Redis) -> Non
 
 
 def test_an_empty_redis_is_missing_everything(client: redis.Redis) -> None:
-    inputs = read_inputs(client, now=NOW, settings=GovernorSettings(), http=None)
+    inputs = read(client, GovernorSettings())
 
     assert inputs.portfolio == Input(None, "missing")
     assert inputs.symbols == ()
@@ -250,11 +261,11 @@ def test_a_key_of_the_wrong_type_is_malformed_input(client: redis.Redis) -> None
         client.set(f"quantum:{key}", "no hash")
     client.set("quantum:position:snapshot:BTCUSDT", "{}")
 
-    inputs = read_inputs(client, now=NOW, settings=GovernorSettings(), http=None)
+    inputs = read(client, GovernorSettings())
 
     assert inputs.portfolio == Input(None, "malformed")
     assert inputs.clusters == {"default": Input(1.0, "malformed")}
-    assert inputs.regimes == {"BTCUSDT": Input(1.0, "malformed")}
+    assert inputs.regimes == {"BTCUSDT": Input(1.0, "malformed", second_choice=True)}
 
 
 def test_a_redis_out_of_reach_is_an_error(free_port: Callable[[], int]) -> None:
@@ -265,12 +276,63 @@ def test_a_redis_out_of_reach_is_an_error(free_port: Callable[[], int]) -> None:
         read_inputs(client, now=NOW, settings=GovernorSettings(), http=None)
 
 
+def test_what_is_no_text_is_malformed_and_what_is_no_symbol_is_refused(
+    client: redis.Redis,
+) -> None:
+    position = b"quantum:position:snapshot:"
+    for name in (b"BTCUSDT", b"\xff\xfe", b"cluster:majors", b"x" * 129, b"A\nB", b""):
+        client.hset(position + name, "qty", "1")
+    client.hset("quantum:state:market:BTCUSDT", "vol_regime", b"\xff\xfe")
+    client.hset("quantum:cluster:stress:default", "stress", b"\xff")
+
+    inputs = read(client, GovernorSettings())
+
+    assert inputs.symbols == ("BTCUSDT",)
+    assert inputs.refused == ("", "A\nB", "\\xff\\xfe", "cluster:majors", "x" * 129)
+    assert inputs.regimes == {"BTCUSDT": Input(1.0, "malformed")}
+    assert inputs.clusters == {"default": Input(1.0, "malformed")}
+
+
+def test_a_symbol_may_have_colons_and_other_keys_are_no_positions(client: redis.Redis) -> None:
+    for key in ("position:snapshot:BTC:PERP", "state:positions:ETH/USD", "position:snapshot:Äß"):
+        client.hset(f"quantum:{key}", "qty", "1")
+    for key in ("state:positionsX:A", "portfolio:budget:s:A", "position:snapshotX:A", "state:a:b"):
+        client.hset(f"quantum:{key}", "qty", "1")
+
+    inputs = read(client, GovernorSettings())
+
+    assert inputs.symbols == ("BTC:PERP", "ETH/USD", "Äß")
+    assert inputs.refused == ()
+
+
+@pytest.mark.parametrize(
+    ("drawdown", "expected"),
+    [
+        ("0.25", Input(0.25, "fresh")),
+        (None, Input(0.0, "missing")),
+        ("25", Input(1.0, "out_of_range")),
+        ("-0.25", Input(1.0, "out_of_range")),
+        ("nan", Input(1.0, "malformed")),
+    ],
+)
+def test_drawdown(drawdown: str | None, expected: Input[float]) -> None:
+    assert drawdown_input(["100000", drawdown, str(NOW)]) == expected
+
+
+def test_the_drawdown_of_a_state_that_is_not_fresh_is_not_read(client: redis.Redis) -> None:
+    fields = {"equity_usd": "1", "drawdown": "0.5", "timestamp": str(NOW - 30)}
+    client.hset("quantum:state:portfolio", mapping=fields)
+    assert read(client, GovernorSettings()).drawdown == Input(0.0, "missing")
+    client.hset("quantum:state:portfolio", "timestamp", str(NOW - 29))
+    assert read(client, GovernorSettings()).drawdown == Input(0.5, "fresh")
+
+
 def read_heat(
     client: redis.Redis, answer: Callable[[httpx.Request], httpx.Response]
 ) -> Input[float]:
     settings = GovernorSettings(heat_url=HEAT_URL)
     with httpx.Client(transport=httpx.MockTransport(answer)) as http:
-        return read_inputs(client, now=NOW, settings=settings, http=http).heat
+        return read(client, settings, http).heat
 
 
 def test_heat_is_scraped_once_per_cycle(client: redis.Redis) -> None:
@@ -282,7 +344,7 @@ def test_heat_is_scraped_once_per_cycle(client: redis.Redis) -> None:
         asked.append(request)
         return httpx.Response(200, text="p26_heat_value 0.5\n")
 
-    assert read_heat(client, answer) == Input(0.5, "fresh")
+    assert read_heat(client, answer) == Input(0.5, "fresh", second_choice=True)
     assert [str(request.url) for request in asked] == [HEAT_URL]
     assert asked[0].extensions["timeout"]["read"] == 2.0
 
@@ -302,11 +364,44 @@ def test_a_heat_page_too_slow_is_taken_as_the_worst(client: redis.Redis) -> None
     assert read_heat(client, answer) == Input(1.0, "missing")
 
 
+class Dripping(httpx.SyncByteStream):
+    """A page that comes byte by byte and never ends; each byte takes the clock a second on."""
+
+    def __init__(self, clock: list[float], part: bytes) -> None:
+        self.clock, self.part = clock, part
+        self.sent = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            self.clock[0] += 1.0
+            self.sent += 1
+            yield self.part
+
+
+@pytest.mark.parametrize(
+    ("seconds", "part", "most"), [(1.0, b"p26_heat_value 0.1\n", 3), (0.0, b"x" * 2**20, 5)]
+)
+def test_a_heat_page_that_never_ends_is_taken_as_the_worst(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch, seconds: float, part: bytes, most: int
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("riskhub.governor.inputs.time.monotonic", lambda: clock[0] * seconds)
+    page = Dripping(clock, part)
+
+    assert read_heat(client, lambda _: httpx.Response(200, stream=page)) == Input(1.0, "missing")
+    assert page.sent <= most
+
+
+def test_a_heat_page_that_is_no_text_is_taken_as_the_worst(client: redis.Redis) -> None:
+    answer = httpx.Response(200, content=b"p26_heat_value 0.1 \xff\n")
+    assert read_heat(client, lambda _: answer) == Input(1.0, "missing")
+
+
 def test_a_heat_page_out_of_reach_is_taken_as_the_worst(
     client: redis.Redis, free_port: Callable[[], int]
 ) -> None:
     settings = GovernorSettings(heat_url=f"http://127.0.0.1:{free_port()}/metrics")
 
-    inputs = read_inputs(client, now=NOW, settings=settings, http=None)
+    inputs = read(client, settings)
 
     assert inputs.heat == Input(1.0, "missing")

@@ -1,8 +1,7 @@
 """What is made from landings: whole days, replaced at once."""
 
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
-from typing import Any
+from datetime import date, timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -226,27 +225,3 @@ def test_history_is_by_as_of_of_one_world_stage_method_and_level(store: Store) -
         (2, DAY, 0.02),
         (1, DAY, 0.02),
     ]
-
-
-def budget(symbol: str, computed_at: datetime, **row: Any) -> dict[str, Any]:
-    numbers = ["stress_factor", "portfolio_heat", "cluster_stress", "vol_regime", "base_risk_pct"]
-    return {
-        "computed_at": computed_at,
-        "symbol": symbol,
-        "budget_usd": 1000.0,
-        "equity_usd": 100_000.0,
-        **dict.fromkeys(numbers, 0.25),
-        "mode": "shadow",
-        "policies": {"heat": "fresh"},
-        "formula_version": "p28/1",
-    } | row
-
-
-def test_budgets_are_kept_by_cycle_and_the_newest_cycle_is_read(store: Store) -> None:
-    assert store.newest_budgets() == []
-    store.add_budgets([])
-    later = NOW + timedelta(seconds=10)
-    newest = [budget("ETHUSDT", later), budget("BTCUSDT", later, budget_usd=500.0)]
-    store.add_budgets(newest)
-    store.add_budgets([budget("BTCUSDT", NOW), budget("SOLUSDT", NOW)])
-    assert store.newest_budgets() == newest[::-1]

@@ -1,0 +1,97 @@
+"""What the governor has on record: its cycles with their receipts, and the violations of the gate.
+
+History, not state: gates read budgets from Redis, and nothing here decides a trade.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from riskhub.store.derived import Row
+from riskhub.store.engine import one_state, reading, writing
+from riskhub.store.tables import budget_cycles, budget_violations, symbol_budgets
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCycle:
+    """A cycle of `budget_cycles`, and the rows that `symbol_budgets` has of it, by symbol."""
+
+    cycle: Row
+    budgets: tuple[Row, ...]
+
+
+class BudgetStore:
+    """The governor's history in one database."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+
+    def add_cycle(self, cycle: Row, budgets: Sequence[Row]) -> None:
+        """Add a cycle to the history, in one transaction.
+
+        Args:
+            cycle: a row of `budget_cycles`.
+            budgets: its rows of `symbol_budgets`: all of them if it is `complete`, else those whose
+                policies changed.
+        """
+        with writing(self.engine) as connection:
+            connection.execute(sa.insert(budget_cycles), cycle)
+            if budgets:
+                connection.execute(sa.insert(symbol_budgets), list(budgets))
+
+    def newest_cycle(self) -> StoredCycle | None:
+        """The newest cycle of which every budget is on record, or that had none; with them."""
+        query = sa.select(budget_cycles).where(budget_cycles.c.complete)
+        with one_state(self.engine) as connection:
+            newest = connection.execute(
+                query.order_by(budget_cycles.c.computed_at.desc()).limit(1)
+            ).first()
+            if newest is None:
+                return None
+            budgets = connection.execute(
+                sa.select(symbol_budgets)
+                .where(symbol_budgets.c.computed_at == newest.computed_at)
+                .order_by(symbol_budgets.c.symbol)
+            )
+            return StoredCycle(dict(newest._mapping), tuple(dict(row._mapping) for row in budgets))
+
+    def newest_budgets(self) -> list[Row]:
+        """The budgets of `newest_cycle`, by symbol."""
+        newest = self.newest_cycle()
+        return list(newest.budgets) if newest else []
+
+    def budget_history(self, symbol: str, *, limit: int) -> list[Row]:
+        """Budgets of a symbol, newest first, each with `writer` and `heat_policy` of its cycle."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(
+                sa.select(symbol_budgets, budget_cycles.c.writer, budget_cycles.c.heat_policy)
+                .outerjoin(
+                    budget_cycles, budget_cycles.c.computed_at == symbol_budgets.c.computed_at
+                )
+                .where(symbol_budgets.c.symbol == symbol)
+                .order_by(symbol_budgets.c.computed_at.desc())
+                .limit(limit)
+            )
+            return [dict(row._mapping) for row in rows]
+
+    def budget_cycles(self, *, limit: int) -> list[Row]:
+        """Cycles on record, newest first, without their budgets."""
+        newest_first = sa.select(budget_cycles).order_by(budget_cycles.c.computed_at.desc())
+        with reading(self.engine) as connection:
+            return [dict(row._mapping) for row in connection.execute(newest_first.limit(limit))]
+
+    def add_violations(self, rows: Sequence[Row]) -> None:
+        """Add what the gate found over its budget: rows of `budget_violations`."""
+        if rows:
+            with writing(self.engine) as connection:
+                connection.execute(sa.insert(budget_violations), list(rows))
+
+    def violations(self, *, symbol: str | None = None, limit: int) -> list[Row]:
+        """Violations, newest first: of one symbol, or of all."""
+        query = sa.select(*(column for column in budget_violations.c if column.name != "id"))
+        if symbol is not None:
+            query = query.where(budget_violations.c.symbol == symbol)
+        newest_first = query.order_by(budget_violations.c.at.desc(), budget_violations.c.id.desc())
+        with reading(self.engine) as connection:
+            return [dict(row._mapping) for row in connection.execute(newest_first.limit(limit))]
