@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from riskhub.governor import (
     FORMULA_VERSION,
-    BudgetCycle,
     BudgetParameters,
     GovernorInputs,
     GovernorSettings,
