@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import httpx
 import numpy as np
@@ -22,14 +22,16 @@ from riskhub.governor.inputs import GovernorInputs, Input, read_inputs
 from riskhub.governor.memory import recall, remembered
 from riskhub.governor.publish import Writer, publish
 from riskhub.governor.settings import GovernorSettings
-from riskhub.store import Store
+
+if TYPE_CHECKING:  # who only wants settings does not wait for SQLAlchemy
+    from riskhub.store import Store
 
 
 class HasStore(Protocol):
     """A hub, as far as it matters here."""
 
     @property
-    def store(self) -> Store: ...
+    def store(self) -> "Store": ...
 
 
 @dataclass(frozen=True, slots=True)

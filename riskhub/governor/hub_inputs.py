@@ -9,18 +9,22 @@ Fresh while that snapshot has not expired; after that, and when the database is 
 such numbers, `missing`. A heat that is asked for and missing is 1.0, like that of a page.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
 from datetime import UTC, datetime
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from riskhub.errors import StoreUnavailable
+from riskhub.errors import StoreNotMigrated, StoreUnavailable
 from riskhub.governor.inputs import NO_SHARES, WORST, GovernorInputs, Input, Shares
 from riskhub.governor.settings import GovernorSettings
-from riskhub.store import Store
-from riskhub.store.numbers import NumbersFilter
+
+if TYPE_CHECKING:  # who only wants settings does not wait for SQLAlchemy
+    from riskhub.store import Store
 
 HEAT_METHOD, HEAT_LEVEL = "historical", "0.975"
+_NO_STORE = (StoreUnavailable, StoreNotMigrated)
 
 
 def with_hub(
@@ -49,10 +53,12 @@ def read_heat(store: Store | None, world_id: str, *, limit: float, at: datetime)
     missing = Input(WORST, "missing")
     if store is None:
         return missing
+    from riskhub.store.numbers import NumbersFilter  # noqa: PLC0415 - imports SQLAlchemy
+
     try:
         which = NumbersFilter(method=HEAT_METHOD, level=HEAT_LEVEL)
         row = _alive(store, store.numbers(world_id, which, limit=1).rows, at)
-    except StoreUnavailable:
+    except _NO_STORE:
         return missing
     if row is None or not row["tails"]:
         return missing
@@ -70,7 +76,7 @@ def read_shares(store: Store | None, world_id: str, *, at: datetime) -> Input[Sh
         return missing
     try:
         row = _alive(store, store.contributions(world_id, limit=1).rows, at)
-    except StoreUnavailable:
+    except _NO_STORE:
         return missing
     if row is None:
         return missing

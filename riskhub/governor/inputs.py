@@ -157,7 +157,7 @@ class Read:
 
 
 def read_inputs(
-    redis: redis.Redis, *, now: float, settings: GovernorSettings, http: httpx.Client | None
+    client: redis.Redis, *, now: float, settings: GovernorSettings, http: httpx.Client | None
 ) -> Read:
     """SCAN for the symbols, one pipeline for all hashes, then one scrape for the heat.
 
@@ -165,7 +165,7 @@ def read_inputs(
     `riskhub.governor.hub_inputs`.
 
     Args:
-        redis: a client with or without `decode_responses`.
+        client: with or without `decode_responses`.
         now: unix seconds, against which the age of the portfolio state is taken.
         settings: where the inputs are and when they are stale.
         http: what the heat page is fetched with; None opens a connection for this call.
@@ -174,10 +174,10 @@ def read_inputs(
         redis.RedisError: Redis is out of reach or refuses the commands. A key of the wrong type
             is no error but malformed input, except for the memory, which only the governor writes.
     """
-    symbols, refused = _active_symbols(redis)
+    symbols, refused = _active_symbols(client)
     cluster_ids = sorted({settings.cluster_of(symbol) for symbol in symbols})
 
-    pipeline = redis.pipeline(transaction=False)
+    pipeline = client.pipeline(transaction=False)
     ask: Callable[..., object] = partial(pipeline.execute_command, **_AS_BYTES)
     ask("HGETALL", MEMORY_KEY)
     ask("HMGET", PORTFOLIO_KEY, "equity_usd", "drawdown", "timestamp")
@@ -186,8 +186,8 @@ def read_inputs(
     for symbol in symbols:
         ask("HMGET", MARKET_PREFIX + symbol, "vol_regime", "sigma")
     memory, *replies = pipeline.execute(raise_on_error=False)
-    if isinstance(memory, Exception):
-        raise memory
+    if isinstance(memory, redis.ResponseError):
+        raise redis.ResponseError(f"{MEMORY_KEY}: {memory}")
     portfolio, *others = map(_readable, replies)
     clusters, markets = others[: len(cluster_ids)], others[len(cluster_ids) :]
 
@@ -311,9 +311,9 @@ def _page(url: str, timeout_sec: float, http: httpx.Client | None) -> str:
     return page.decode()
 
 
-def _active_symbols(redis: redis.Redis) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _active_symbols(client: redis.Redis) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The symbols with a position, and what stands in their place and is none."""
-    keys: Iterable[bytes] = redis.scan_iter(match=_POSITION_GLOB, count=_SCAN_COUNT, **_AS_BYTES)
+    keys: Iterable[bytes] = client.scan_iter(match=_POSITION_GLOB, count=_SCAN_COUNT, **_AS_BYTES)
     symbols: set[str] = set()
     refused: set[str] = set()
     for key in keys:

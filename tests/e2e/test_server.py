@@ -89,6 +89,8 @@ class Server:
             self.connect().close()
         except ConnectionRefusedError:
             return True
+        except ConnectionResetError:  # it ended between taking the connection and answering it
+            return False
         return False
 
     def is_up(self) -> bool:

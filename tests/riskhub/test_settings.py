@@ -33,7 +33,7 @@ Configure = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def _nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
-        if name.upper().startswith("RISKHUB_"):
+        if name.upper().startswith(("RISKHUB_", "P28_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -310,6 +310,30 @@ def test_a_file_that_is_not_what_it_should_be_is_told_with_its_line(
 def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
     (tmp_path / "riskhub.yml").write_bytes(b"risk_hub: \xff\xfe\x00")
     assert "riskhub.yml: not YAML" in refusal()
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("0", False), ("true", False)])
+def test_the_variable_of_deployed_governors_switches_the_test_mode_on(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, value: str, expected: bool
+) -> None:
+    configure(governor={"stale_sec": 20})
+    monkeypatch.setenv("P28_TEST_MODE", value)
+    settings = load_settings()
+    assert settings.governor.test_mode is expected
+    assert settings.governor.stale_sec == 20
+    (shown,) = [one for one in effective(settings) if one.key == "governor.test_mode"]
+    assert shown.origin == ("environment" if expected else "default")
+
+
+def test_our_own_variable_has_the_last_word_on_the_test_mode(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("P28_TEST_MODE", "1")
+    monkeypatch.setenv("RISKHUB_GOVERNOR__TEST_MODE", "false")
+    assert not load_settings().governor.test_mode
+    monkeypatch.setenv("RISKHUB_GOVERNOR", "[1]")
+    monkeypatch.delenv("RISKHUB_GOVERNOR__TEST_MODE")
+    assert "RISKHUB_GOVERNOR: " in refusal()
 
 
 # --- profiles --------------------------------------------------------------------------------

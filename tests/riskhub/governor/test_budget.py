@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from riskhub.governor.budget import BudgetParameters, NoBudget, budget_usd, stress_factor
+from riskhub.governor.budget import (
+    BudgetParameters,
+    NoBudget,
+    budget_usd,
+    contribution_haircut,
+    stress_factor,
+)
 
 unit = st.floats(0, 1)
 equities = st.floats(min_value=1e-6, max_value=1e12)
@@ -84,6 +90,42 @@ def test_each_parameter_has_its_place() -> None:
     assert_allclose(budget_usd(50, stress, changed), 10)
 
 
+def test_binary_fractions_decide_nothing() -> None:
+    assert 100_000 * 0.02 * (1 - 0.2 * 0.33) != 1_868.0
+    assert budget_usd(100_000, stress_factor(0, 0, 0.33)) == 1_868.0
+    bounds = BudgetParameters(min_usd=0.123_456_2, max_usd=0.987_654_7)
+    assert budget_usd(1e-9, 0.0, bounds) == 0.123_456_2  # rounding leaves no bound
+    assert budget_usd(1e300, 0.0, bounds) == 0.987_654_7
+    assert budget_usd(1e308, 0.0, BudgetParameters(max_usd=1e307)) == 1e307
+
+
+def test_a_haircut_is_taken_off_before_the_bounds() -> None:
+    budgets = budget_usd(100_000, 0.25, haircut=np.array([0.0, 0.5, 0.9, 1.0]))
+
+    assert_allclose(budgets, [1_500.0, 750.0, 500.0, 500.0], rtol=1e-12)
+    assert_allclose(budget_usd(1e6, 0.0, haircut=0.25), 10_000.0)
+
+
+@given(equities, unit, unit, unit, parameters())
+def test_more_haircut_or_less_equity_never_gives_a_larger_budget(
+    equity: float, less: float, one: float, other: float, chosen: BudgetParameters
+) -> None:
+    whole, cut = budget_usd(equity, 0.3, chosen, sorted((one, other)))
+
+    assert cut <= whole
+    assert budget_usd(max(equity * less, 1e-9), 0.3, chosen, one) <= budget_usd(
+        max(equity, 1e-9), 0.3, chosen, one
+    )
+
+
+@given(st.lists(st.floats(-2, 2), min_size=1, max_size=20), st.integers(1, 100))
+def test_a_larger_share_never_gives_a_smaller_haircut(shares: list[float], count: int) -> None:
+    haircuts = contribution_haircut(sorted(shares), count)
+
+    assert (np.diff(haircuts) >= 0).all()
+    assert ((haircuts >= 0) & (haircuts <= 0.75)).all()
+
+
 @given(equities, unit, unit, parameters())
 def test_more_stress_never_gives_a_larger_budget(
     equity: float, one: float, other: float, chosen: BudgetParameters
@@ -141,6 +183,10 @@ def test_no_input_may_be_nan(broken: float | list[float]) -> None:
         stress_factor(0, 0, broken)
     with pytest.raises(ValueError, match="stress"):
         budget_usd(1_000, broken)
+    with pytest.raises(ValueError, match="haircut"):
+        budget_usd(1_000, 0.5, haircut=broken)
+    with pytest.raises(ValueError, match="shares"):
+        contribution_haircut(broken, 2)
 
 
 @pytest.mark.parametrize(

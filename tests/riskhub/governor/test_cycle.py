@@ -1,12 +1,10 @@
-"""From inputs to budgets, and a whole cycle against Redis."""
+"""From inputs to budgets."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, ClassVar
+from decimal import Decimal
 
 import pytest
-import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,8 +16,7 @@ from riskhub.governor import (
     Input,
     PortfolioState,
     compute_budgets,
-    publish,
-    run_cycle,
+    contribution_haircut,
 )
 from riskhub.governor.inputs import cluster_input, heat_input, regime_input
 
@@ -85,6 +82,130 @@ def test_a_portfolio_that_gives_no_budget(
     assert cycle.no_budget_reason == reason
 
 
+def test_the_worked_example_to_the_cent() -> None:
+    inputs = replace(
+        INPUTS,
+        symbols=("BTCUSDT",),
+        heat=Input(0.0, "fresh"),
+        clusters={"majors": Input(0.0, "fresh")},
+        regimes={"BTCUSDT": regime_input(["NORMAL_VOL", None])},
+    )
+
+    (budget,) = compute_budgets(inputs, SETTINGS, NOW).budgets
+
+    assert Decimal(repr(budget.stress_factor)) == Decimal("0.066")
+    assert Decimal(repr(budget.budget_usd)) == Decimal("1868.00")
+
+
+def test_a_cluster_has_the_budget_of_its_wildest_symbol() -> None:
+    settings = GovernorSettings(clusters={"BTC": "majors", "ETH": "majors", "DOGE": "memes"})
+    inputs = replace(
+        INPUTS,
+        symbols=("BTC", "DOGE", "ETH"),
+        heat=Input(0.25, "fresh"),
+        clusters={"majors": Input(0.5, "held", 7.0, 7.0), "memes": Input(0.0, "missing")},
+        regimes={
+            "BTC": Input(0.67, "malformed"),
+            "DOGE": Input(0.0, "fresh"),
+            "ETH": Input(0.33, "fresh"),
+        },
+    )
+
+    majors, memes = compute_budgets(inputs, settings, NOW).cluster_budgets
+
+    assert (majors.symbol, memes.symbol) == ("majors", "memes")
+    assert majors.stress_factor == pytest.approx(0.4 * 0.25 + 0.4 * 0.5 + 0.2 * 0.67)
+    assert majors.budget_usd == pytest.approx(2_000 * (1 - 0.434))
+    assert (majors.vol_regime, majors.cluster_stress) == (0.67, 0.5)
+    assert majors.policies["vol_regime"] == "malformed"
+    assert majors.policies["cluster_stress"] == "held"
+    assert memes.budget_usd == pytest.approx(2_000 * 0.9)
+
+
+def aged(unfresh_sec: float) -> Input[PortfolioState | None]:
+    state = PortfolioState(100_000.0, 0.1, NOW - unfresh_sec - 20)
+    return Input(state, "last_known_good", unfresh_sec + 20, unfresh_sec)
+
+
+@pytest.mark.parametrize(
+    ("portfolio", "drawdown", "haircuts", "haircut"),
+    [
+        (aged(450.0), 0.5, {}, 0.0),  # none is asked for
+        (aged(450.0), 0.5, {"age_haircut": 0.4}, 0.2),
+        (aged(900.0), 0.5, {"age_haircut": 0.4}, 0.4),
+        (INPUTS.portfolio, 0.5, {"age_haircut": 0.4}, 0.0),  # fresh, though a second old
+        (INPUTS.portfolio, 0.5, {"drawdown_haircut": 0.4}, 0.2),
+        (INPUTS.portfolio, 1.0, {"drawdown_haircut": 1.0}, 1.0),
+        (aged(450.0), 0.5, {"age_haircut": 0.4, "drawdown_haircut": 0.4}, 0.36),
+        (aged(0.0), 0.0, {"age_haircut": 1.0, "lkg_max_sec": 0}, 1.0),
+    ],
+)
+def test_haircuts(
+    portfolio: Input[PortfolioState | None],
+    drawdown: float,
+    haircuts: dict[str, float],
+    haircut: float,
+) -> None:
+    settings = GovernorSettings.model_validate({"parameters": {"min_usd": 0}} | haircuts)
+    inputs = replace(
+        INPUTS,
+        portfolio=portfolio,
+        symbols=("ETHUSDT",),
+        heat=Input(0.0, "fresh"),
+        clusters={"default": Input(0.0, "fresh")},
+        regimes={"ETHUSDT": Input(0.5, "fresh")},
+        drawdown=Input(drawdown, "held"),
+    )
+
+    cycle = compute_budgets(inputs, settings, NOW)
+
+    for budget in (*cycle.budgets, *cycle.cluster_budgets):
+        assert budget.haircut == pytest.approx(haircut)
+        assert budget.budget_usd == pytest.approx(2_000 * 0.9 * (1 - haircut))
+        assert budget.portfolio_age_sec == portfolio.age_sec
+        assert budget.policies.get("drawdown") == (
+            "held" if "drawdown_haircut" in haircuts else None
+        )
+
+
+def test_a_haircut_comes_before_the_bounds() -> None:
+    inputs = replace(INPUTS, portfolio=aged(900.0), heat=Input(0.0, "fresh"))
+    rich = replace(inputs.portfolio, value=PortfolioState(1e7, None, NOW - 920))
+    settings = GovernorSettings(age_haircut=0.5, clusters={"BTCUSDT": "majors"})
+
+    assert compute_budgets(inputs, settings, NOW).budgets[1].budget_usd == 500.0
+    rich_cycle = compute_budgets(replace(inputs, portfolio=rich), settings, NOW)
+    assert rich_cycle.budgets[0].budget_usd == 10_000.0
+
+
+def test_who_carries_more_of_the_shortfall_gets_less() -> None:
+    shares = {"A": 0.5, "B": 0.25, "C": 0.35, "D": -0.1, "E": 0.0}  # of 5: 0.2 is its part
+    symbols = (*shares, "F")  # which the world doesn't hold
+    inputs = replace(
+        INPUTS,
+        symbols=symbols,
+        heat=Input(0.0, "fresh"),
+        clusters={"default": Input(0.0, "fresh")},
+        regimes=dict.fromkeys(symbols, Input(0.0, "fresh")),
+        shares=Input(shares, "held", 30.0, 30.0),
+    )
+
+    cycle = compute_budgets(inputs, GovernorSettings(contribution_world="w"), NOW)
+
+    assert {budget.symbol: budget.budget_usd for budget in cycle.budgets} == pytest.approx(
+        {"A": 800.0, "B": 1_600.0, "C": 2_000 / 1.75, "D": 2_000.0, "E": 2_000.0, "F": 2_000.0}
+    )
+    assert [budget.share for budget in cycle.budgets] == [0.5, 0.25, 0.35, -0.1, 0.0, None]
+    assert cycle.budgets[0].haircut == pytest.approx(0.6)
+    assert {budget.policies["contribution"] for budget in cycle.budgets} == {"held"}
+    assert cycle.cluster_budgets[0].budget_usd == 2_000.0
+    assert cycle.cluster_budgets[0].share is None
+
+
+def test_a_symbol_keeps_a_quarter_whatever_it_carries() -> None:
+    assert contribution_haircut([0.9, 1.5, 0.01], 100).tolist() == [0.75, 0.75, 0.0]
+
+
 def test_no_position_needs_no_budget() -> None:
     cycle = compute_budgets(replace(INPUTS, symbols=()), SETTINGS, NOW)
 
@@ -147,141 +268,3 @@ def test_broken_input_never_raises_a_budget(
     as_heat = budget_of(heat_input(f"p26_heat_value {broken_heat}"), first, second, equity)
     assert as_heat <= budget_of(heat_input(f"p26_heat_value {good!r}"), first, second, equity)
     assert as_heat <= budget_of(Input(0.0, "not_configured"), first, second, equity)
-
-
-# --- against Redis ---------------------------------------------------------------------------
-
-
-class RecordedConnection(redis.Connection):
-    """Keeps what was sent; each entry is one write to the socket, and so one round trip."""
-
-    sent: ClassVar[list[bytes]] = []
-
-    def send_packed_command(self, command: Any, *args: Any, **kwargs: Any) -> None:
-        self.sent.append(command if isinstance(command, bytes) else b"".join(command))
-        super().send_packed_command(command, *args, **kwargs)
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    pool = redis.ConnectionPool.from_url(
-        redis_url, connection_class=RecordedConnection, decode_responses=True
-    )
-    with redis.Redis.from_pool(pool) as connected:
-        connected.ping()  # the handshake is not the governor's
-        yield connected
-
-
-def write_positions(client: redis.Redis, count: int) -> list[str]:
-    symbols = [f"S{number:04d}" for number in range(count)]
-    pipeline = client.pipeline(transaction=False)
-    for symbol in symbols:
-        pipeline.hset(f"quantum:position:snapshot:{symbol}", "qty", "1")
-        pipeline.hset(f"quantum:state:market:{symbol}", "sigma", "0.01")
-    pipeline.execute()
-    return symbols
-
-
-def write_portfolio(client: redis.Redis, timestamp: float) -> None:
-    fields = {"equity_usd": "100000", "drawdown": "0.1", "timestamp": repr(timestamp)}
-    client.hset("quantum:state:portfolio", mapping=fields)
-
-
-def test_a_cycle_writes_what_consumers_read(client: redis.Redis) -> None:
-    write_positions(client, 1)
-    write_portfolio(client, NOW - 1)
-    client.hset("quantum:cluster:stress:default", "stress", "0.5")
-
-    cycle = run_cycle(client, GovernorSettings(), NOW)
-
-    written = client.hgetall("quantum:portfolio:budget:S0000")
-    assert written == {
-        "symbol": "S0000",
-        "budget_usd": repr(cycle.budgets[0].budget_usd),
-        "stress_factor": repr(cycle.budgets[0].stress_factor),
-        "equity_usd": "100000.0",
-        "portfolio_heat": "0.0",
-        "cluster_stress": "0.5",
-        "vol_regime": "0.33",
-        "mode": "shadow",
-        "timestamp": "1738000000",
-        "base_risk_pct": "0.02",
-    }
-    assert float(written["budget_usd"]) == pytest.approx(1_468.0)  # 2,000 * (1 - 0.2 - 0.066)
-    assert 290 < client.ttl("quantum:portfolio:budget:S0000") <= 300
-
-
-def test_a_thousand_symbols_take_few_round_trips(client: redis.Redis) -> None:
-    symbols = write_positions(client, 1_000)
-    write_portfolio(client, NOW)
-    RecordedConnection.sent.clear()
-
-    cycle = run_cycle(client, GovernorSettings(), NOW)
-
-    assert [budget.symbol for budget in cycle.budgets] == symbols
-    scans = [sent for sent in RecordedConnection.sent if b"SCAN" in sent]
-    assert len(scans) <= 10  # two patterns, a thousand keys at a time
-    # One read, and a transaction for each 500 of 1,000 symbols and a cluster.
-    assert len(RecordedConnection.sent) - len(scans) == 4
-    assert all(b"KEYS" not in sent for sent in RecordedConnection.sent)
-    assert len(list(client.scan_iter("quantum:portfolio:budget:*"))) == 1_001
-
-
-def test_hash_and_time_to_live_are_one_transaction(client: redis.Redis) -> None:
-    budgets = compute_budgets(INPUTS, SETTINGS, NOW).budgets
-    RecordedConnection.sent.clear()
-
-    publish(client, budgets, ttl_sec=60)
-
-    (sent,) = RecordedConnection.sent
-    commands = [word for word in sent.split(b"\r\n") if word.isupper() and word.isalpha()]
-    each = [b"HSET", b"EXPIRE"]
-    assert [word for word in commands if word not in {b"BTCUSDT", b"ETHUSDT"}] == [
-        *(b"MULTI", b"DEL"),
-        *each,
-        *each,
-        b"EXEC",
-    ]
-    assert 50 < client.ttl("quantum:portfolio:budget:ETHUSDT") <= 60
-
-
-def test_what_was_there_before_is_replaced(client: redis.Redis) -> None:
-    budgets = compute_budgets(INPUTS, SETTINGS, NOW).budgets
-    client.hset("quantum:portfolio:budget:BTCUSDT", "of_an_older_version", "1")
-    client.rpush("quantum:portfolio:budget:ETHUSDT", "no hash")
-
-    publish(client, budgets, ttl_sec=60)
-
-    for symbol in ("BTCUSDT", "ETHUSDT"):
-        assert len(client.hgetall(f"quantum:portfolio:budget:{symbol}")) == 10
-
-
-def test_without_a_fresh_portfolio_the_last_known_good_holds_for_fifteen_minutes(
-    client: redis.Redis,
-) -> None:
-    write_positions(client, 1)
-    write_portfolio(client, NOW)
-    fresh = run_cycle(client, GovernorSettings(), NOW)
-    client.delete("quantum:state:portfolio")
-
-    # What was known is read back from Redis: a governor that was started anew has it as well.
-    held = run_cycle(client, GovernorSettings(), NOW + 900)
-
-    assert held.budgets[0].policies["portfolio_state"] == "last_known_good"
-    assert held.budgets[0].budget_usd == fresh.budgets[0].budget_usd
-    assert held.budgets[0].portfolio_age_sec == pytest.approx(900.0)
-
-
-def test_behind_the_last_known_good_earlier_budgets_are_left_alone(client: redis.Redis) -> None:
-    write_positions(client, 1)
-    write_portfolio(client, NOW)
-    run_cycle(client, GovernorSettings(), NOW)
-    before = client.hgetall("quantum:portfolio:budget:S0000")
-    client.expire("quantum:portfolio:budget:S0000", 100)
-
-    cycle = run_cycle(client, GovernorSettings(), NOW + 901)
-
-    assert cycle.budgets == ()
-    assert cycle.no_budget_reason == "portfolio_too_old"
-    assert client.hgetall("quantum:portfolio:budget:S0000") == before
-    assert client.ttl("quantum:portfolio:budget:S0000") <= 100
