@@ -16,8 +16,10 @@ Only reading belongs here. How a value is judged is pure and separate from how i
 """
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
@@ -292,13 +294,31 @@ def _scrape_heat(settings: GovernorSettings, http: httpx.Client | None) -> Input
     if settings.heat_url is None:
         return Input(0.0, "not_configured")
     try:
-        return heat_input(_page(settings.heat_url, settings.heat_timeout_sec, http))
-    except (httpx.HTTPError, UnicodeDecodeError):
+        return heat_input(_page_in_time(settings.heat_url, settings.heat_timeout_sec, http))
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeDecodeError, TimeoutError):
         return Input(WORST, "missing")
 
 
+def _page_in_time(url: str, timeout_sec: float, http: httpx.Client | None) -> str:
+    """A page that arrives in time, or `TimeoutError`, also when it is its headers that don't end.
+
+    httpx bounds each read and no look-up of a name, so a thread waits for it. One that is late is
+    left to itself; there are no more of them than `http` has connections.
+    """
+    page: Future[str] = Future()
+
+    def fetch() -> None:
+        try:
+            page.set_result(_page(url, timeout_sec, http))
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            page.set_exception(error)
+
+    threading.Thread(target=fetch, name="heat", daemon=True).start()
+    return page.result(timeout_sec)
+
+
 def _page(url: str, timeout_sec: float, http: httpx.Client | None) -> str:
-    """A page that arrives in time. `timeout` alone bounds each read, and a page may have many."""
+    """A page whose body arrives in time. `timeout` bounds each read, and a body may have many."""
     until = time.monotonic() + timeout_sec
     stream = httpx.stream if http is None else http.stream
     with stream("GET", url, timeout=timeout_sec) as response:

@@ -1,5 +1,6 @@
 """How each input is judged: what is fresh, what falls back, what is taken as the worst."""
 
+import threading
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -390,6 +391,24 @@ def test_a_heat_page_that_never_ends_is_taken_as_the_worst(
 
     assert read_heat(client, lambda _: httpx.Response(200, stream=page)) == Input(1.0, "missing")
     assert page.sent <= most
+
+
+def test_a_heat_page_whose_headers_never_end_holds_nothing_up(client: redis.Redis) -> None:
+    enough = threading.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        enough.wait()
+        raise httpx.ReadTimeout("too slow", request=request)
+
+    settings = GovernorSettings(heat_url=HEAT_URL, heat_timeout_sec=0.05)
+    with httpx.Client(transport=httpx.MockTransport(answer)) as http:
+        assert read(client, settings, http).heat == Input(1.0, "missing")
+        enough.set()
+
+
+def test_a_heat_url_that_is_none_is_taken_as_the_worst(client: redis.Redis) -> None:
+    settings = GovernorSettings(heat_url="http://heat.example:99999999/metrics")
+    assert read(client, settings).heat == Input(1.0, "missing")
 
 
 def test_a_heat_page_that_is_no_text_is_taken_as_the_worst(client: redis.Redis) -> None:
