@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from riskhub.controlbus.events import violation
 from riskhub.store.derived import Row
 from riskhub.store.engine import one_state, reading, writing
+from riskhub.store.events import append_events
 from riskhub.store.tables import budget_cycles, budget_violations, symbol_budgets
 
 
@@ -82,10 +84,11 @@ class BudgetStore:
             return [dict(row._mapping) for row in connection.execute(newest_first.limit(limit))]
 
     def add_violations(self, rows: Sequence[Row]) -> None:
-        """Add what the gate found over its budget: rows of `budget_violations`."""
+        """Add what the gate found over its budget, rows of `budget_violations`, and its events."""
         if rows:
             with writing(self.engine) as connection:
                 connection.execute(sa.insert(budget_violations), list(rows))
+                append_events(connection, map(violation, rows))
 
     def violations(self, *, symbol: str | None = None, limit: int) -> list[Row]:
         """Violations, newest first: of one symbol, or of all."""

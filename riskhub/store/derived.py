@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from riskhub.controlbus.events import NewEvent
 from riskhub.store.claims import note_progress
 from riskhub.store.engine import reading, writing
+from riskhub.store.events import append_events
 from riskhub.store.landing import Landed, landed_at, midnight
 from riskhub.store.tables import (
     risk_metrics,
@@ -71,6 +73,7 @@ class DerivedStore:
         read_up_to: int | None = None,
         worlds: Worlds = None,
         run_id: str | None = None,
+        told: Sequence[NewEvent] = (),
     ) -> None:
         """Write the rows of some days to tables (by name) in one transaction.
 
@@ -82,6 +85,7 @@ class DerivedStore:
                 not replaced: another run has added them since.
             worlds: the worlds that the rows are about; None is all.
             run_id: the run to note the days for, under the first table; see `riskhub.store.claims`.
+            told: events that tell of it.
         """
         with writing(self.engine) as connection:
             lock_days(connection, days)
@@ -90,6 +94,7 @@ class DerivedStore:
             )
             if run_id is not None:
                 note_progress(connection, run_id, next(iter(tables)), days)
+            append_events(connection, told)
 
     def accepted_on(
         self,

@@ -17,11 +17,13 @@ from functools import lru_cache
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from riskhub.controlbus.events import SNAPSHOT_UPDATED
 from riskhub.snapshot import Snapshot
 from riskhub.store.engine import reading, writing
 from riskhub.store.reading import Position, SnapshotReads
 from riskhub.store.tables import (
     Instant,
+    events,
     snapshot_blobs,
     snapshots,
     validated_snapshots,
@@ -238,7 +240,7 @@ _COLUMNS = tuple(column.name for column in snapshots.c if column.name != "positi
 def _insert_snapshots(
     connection: sa.Connection, fresh: Sequence[Snapshot]
 ) -> dict[tuple[str, str], Position]:
-    """Insert what is not there yet; the keys and positions of what was inserted, in order."""
+    """Insert what is not there yet, and its events; the keys and positions of that, in order."""
     if connection.dialect.name == "postgresql":
         arrays = {name: [getattr(snapshot, name) for snapshot in fresh] for name in _COLUMNS}
         rows = connection.exec_driver_sql(_INSERT_ARRAYS, arrays)
@@ -252,6 +254,9 @@ def _insert_snapshots(
         position = connection.exec_driver_sql(_INSERT_ROW, values).scalar()
         if position is not None:
             added[snapshot.world_id, snapshot.version] = position
+    told = [(world_id, position) for (world_id, _), position in added.items()]
+    if told:
+        connection.exec_driver_sql(_INSERT_EVENT, told)
     return added
 
 
@@ -263,16 +268,25 @@ def _array(name: str) -> str:
 # One array a column, so that the statement is the same for any number of rows; and binary (the b),
 # because as text each quote of each body would have to be escaped, which costs more than all else.
 _INSERT_ARRAYS = f"""
-    INSERT INTO snapshots ({", ".join(_COLUMNS)})
-    SELECT * FROM unnest({", ".join(map(_array, _COLUMNS))})
-    ON CONFLICT (world_id, version) DO NOTHING
-    RETURNING world_id, version, position
+    WITH added AS (
+        INSERT INTO snapshots ({", ".join(_COLUMNS)})
+        SELECT * FROM unnest({", ".join(map(_array, _COLUMNS))})
+        ON CONFLICT (world_id, version) DO NOTHING
+        RETURNING world_id, version, position
+    ), told AS (
+        INSERT INTO {events.name} (type, key, position)
+        SELECT '{SNAPSHOT_UPDATED}', world_id, position FROM added ORDER BY position
+    )
+    SELECT world_id, version, position FROM added
 """  # noqa: S608 - made of our own names
 _INSERT_ROW = f"""
     INSERT INTO snapshots ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUMNS))})
     ON CONFLICT (world_id, version) DO NOTHING
     RETURNING position
 """  # noqa: S608 - made of our own names
+_INSERT_EVENT = (
+    f"INSERT INTO {events.name} (type, key, position) VALUES ('{SNAPSHOT_UPDATED}', ?, ?)"  # noqa: S608 - made of our own names
+)
 _IN_SQLITE = [(name, snapshots.c[name].type.bind_processor(sqlite.dialect())) for name in _COLUMNS]
 _STORED = sa.select(snapshots.c.digest, snapshots.c.body).where(
     snapshots.c.world_id == sa.bindparam("world_id"),

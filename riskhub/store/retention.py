@@ -13,10 +13,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from riskhub.store.engine import reading, writing
+from riskhub.store.events import RELAY
 from riskhub.store.landing import lock_landings
 from riskhub.store.tables import (
     MADE_FROM_SNAPSHOTS,
     condemned_blobs,
+    event_cursors,
+    events,
     quarantine,
     snapshot_blobs,
     snapshots,
@@ -25,7 +28,7 @@ from riskhub.store.tables import (
 
 _WALK = 5_000
 _CHUNK = 500
-_GO_WITH_A_SNAPSHOT = (*MADE_FROM_SNAPSHOTS, quarantine, snapshot_blobs)
+_GO_WITH_A_SNAPSHOT = (*MADE_FROM_SNAPSHOTS, quarantine, snapshot_blobs, events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class RetentionStore:
                     sa.func.min(snapshots.c.as_of),
                     sa.func.max(snapshots.c.as_of),
                 )
-                .where(_goes(received_before, now))
+                .where(_goes(connection, received_before, now))
                 .group_by(snapshots.c.stage)
                 .order_by(snapshots.c.stage)
             )
@@ -97,11 +100,13 @@ class RetentionStore:
                     .order_by(snapshots.c.position)
                     .limit(_WALK)
                 ).all()
+                untold_from = _untold_from(connection)
             doomed = [
                 row.position
                 for row in walked
+                if (untold_from is None or row.position < untold_from)
                 # Its expiry first of all: retention never takes what is still served.
-                if row.expires_at <= now
+                and row.expires_at <= now
                 and row.stage in received_before
                 and row.received_at < received_before[row.stage]
             ]
@@ -136,10 +141,10 @@ class RetentionStore:
         query = sa.select(snapshot_blobs.c.ref).where(
             snapshot_blobs.c.ref.in_(sa.bindparam("refs", expanding=True))
         )
-        if but_for is not None:
-            held_by = snapshots.c.position == snapshot_blobs.c.position
-            query = query.join(snapshots, held_by).where(~_goes(*but_for))
         with reading(self.engine) as connection:
+            if but_for is not None:
+                held_by = snapshots.c.position == snapshot_blobs.c.position
+                query = query.join(snapshots, held_by).where(~_goes(connection, *but_for))
             referenced = set(connection.execute(query, {"refs": kept}).scalars())
         return [ref for ref in kept if ref not in referenced]
 
@@ -203,10 +208,28 @@ class RetentionStore:
             return True
 
 
-def _goes(received_before: Mapping[str, datetime], now: datetime) -> sa.ColumnElement[bool]:
+def _goes(
+    connection: sa.Connection, received_before: Mapping[str, datetime], now: datetime
+) -> sa.ColumnElement[bool]:
     """Whether a policy removes a snapshot."""
     past = (
         sa.and_(snapshots.c.stage == stage, snapshots.c.received_at < before)
         for stage, before in received_before.items()
     )
-    return sa.and_(snapshots.c.expires_at <= now, sa.or_(sa.false(), *past))
+    goes = sa.and_(snapshots.c.expires_at <= now, sa.or_(sa.false(), *past))
+    untold_from = _untold_from(connection)
+    return goes if untold_from is None else sa.and_(goes, snapshots.c.position < untold_from)
+
+
+def _untold_from(connection: sa.Connection) -> int | None:
+    """The first landing that a relay has yet to tell a topic of: what it needs is kept for it.
+
+    None when there is none, or nobody ever relayed.
+    """
+    relayed = sa.select(sa.func.min(event_cursors.c.sequence)).where(
+        event_cursors.c.reader.startswith(RELAY)
+    )
+    if (sequence := connection.execute(relayed).scalar()) is None:
+        return None
+    waiting = sa.select(sa.func.min(events.c.position)).where(events.c.sequence > sequence)
+    return connection.execute(waiting).scalar()

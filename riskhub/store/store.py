@@ -5,10 +5,14 @@ import sqlalchemy as sa
 from riskhub.store.backtests import BacktestStore
 from riskhub.store.budgets import BudgetStore
 from riskhub.store.claims import ClaimStore
+from riskhub.store.consumers import ConsumerStore
 from riskhub.store.derived import DerivedStore
 from riskhub.store.engine import create_engine, reading
+from riskhub.store.events import EventStore
+from riskhub.store.exits import ExitStore
 from riskhub.store.landing import LandingStore
 from riskhub.store.numbers import NumbersStore
+from riskhub.store.observed import ObservedStore
 from riskhub.store.retention import RetentionStore
 from riskhub.store.returns import ReturnsStore
 from riskhub.store.schema import check_migrated
@@ -18,6 +22,8 @@ from riskhub.store.verdicts import VerdictStore
 
 class Store(
     LandingStore,
+    EventStore,
+    ConsumerStore,
     ClaimStore,
     VerdictStore,
     DerivedStore,
@@ -25,6 +31,8 @@ class Store(
     StressStore,
     BacktestStore,
     BudgetStore,
+    ObservedStore,
+    ExitStore,
     RetentionStore,
     ReturnsStore,
 ):

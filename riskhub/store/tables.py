@@ -112,6 +112,61 @@ condemned_blobs = sa.Table(
     sa.Column("since", Instant, nullable=False),
 )
 
+# The outbox: what happened, in the order in which it was committed. The event of a landing has no
+# data of its own: it follows from the snapshot. `riskhub.controlbus.events` has the form.
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("sequence", _Position, primary_key=True, autoincrement=True),
+    sa.Column("type", sa.String(64), nullable=False),
+    sa.Column("key", sa.String(128), nullable=False, comment="the world, or a budget's symbol"),
+    sa.Column("position", _Position, index=True, comment="the landing that it is about"),
+    sa.Column("event_id", sa.String(36), index=True, comment="null: follows from the snapshot"),
+    sa.Column("subject", sa.String(260)),
+    sa.Column("occurred_at", Instant),
+    sa.Column("correlation_id", sa.String(36)),
+    sa.Column("data", sa.Text),
+    # A sequence is never given out twice, also after the newest row is gone.
+    sqlite_autoincrement=True,
+)
+
+# Up to which event a reader of the outbox (the relay to a topic, say) is done.
+event_cursors = sa.Table(
+    "event_cursors",
+    metadata,
+    sa.Column("reader", sa.String(255), primary_key=True),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("moved_at", Instant, nullable=False),
+)
+
+# Which events a handler is done with: what comes again is passed over.
+handled_events = sa.Table(
+    "handled_events",
+    metadata,
+    sa.Column("handler", sa.String(128), primary_key=True),
+    sa.Column("event_id", sa.String(255), primary_key=True),
+    sa.Column("handled_at", Instant, nullable=False, index=True),
+)
+
+# Events that could not be handled, with why; kept until somebody has seen to them.
+dead_letters = sa.Table(
+    "dead_letters",
+    metadata,
+    sa.Column("id", _Position, primary_key=True, autoincrement=True),
+    sa.Column("handler", sa.String(128), nullable=False, comment="empty: no event at all"),
+    sa.Column("event_id", sa.String(255), nullable=False),
+    sa.Column("type", sa.String(64), nullable=False),
+    sa.Column("key", sa.String(255), nullable=False),
+    sa.Column("origin", sa.String(300), nullable=False, comment="topic, partition and offset"),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("raw", sa.LargeBinary, nullable=False),
+    sa.Column("died_at", Instant, nullable=False, index=True),
+    sa.Column("redriven_at", Instant),
+    # The same event dies once for a handler, however often it is delivered.
+    sa.UniqueConstraint("handler", "event_id", "origin"),
+)
+
 validated_snapshots = sa.Table(
     "validated_snapshots",
     metadata,

@@ -6,10 +6,12 @@ from datetime import date, datetime
 
 import sqlalchemy as sa
 
+from riskhub.controlbus.events import quarantined
 from riskhub.store.claims import note_progress
 from riskhub.store.derived import Row, Worlds, delete_landings, lock_days, replace_rows
 from riskhub.store.engine import reading, writing
-from riskhub.store.landing import give_new_stamps
+from riskhub.store.events import append_events
+from riskhub.store.landing import give_new_stamps, lock_landings
 from riskhub.store.reading import Position
 from riskhub.store.tables import MADE_FROM_SNAPSHOTS, quarantine, validated_snapshots
 
@@ -78,6 +80,8 @@ class VerdictStore:
             held = _held(connection, [*rejected, *accepted])
             entering = [row for position, row in rejected.items() if position not in held]
             leaving = [row for position, row in accepted.items() if position in held]
+            if entering:  # which is told at the end; landings give stamps, too
+                lock_landings(connection)
             _enter(connection, [row["position"] for row in entering], now)
             _leave(connection, [row["position"] for row in leaving], now)
             give_new_stamps(
@@ -85,6 +89,7 @@ class VerdictStore:
             )
             if run_id is not None:
                 note_progress(connection, run_id, validated_snapshots.name, days)
+            append_events(connection, [quarantined(row, now) for row in entering])
 
     def verdicts_per_day(self, first: date, last: date) -> dict[date, VerdictCount]:
         """How many verdicts the days have; a day without any is left out."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import dagster as dg
 
+from riskhub.controlbus.events import metrics_updated
+from riskhub.hub import utc_now
 from riskhub.metrics import CODE_VERSION, NumbersRows, Row, numbers_of
 from riskhub.portfolio import FALLBACK, Sources
 from riskhub_dagster.assets.daily import (
@@ -113,6 +115,7 @@ def risk_metrics(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
                 read_up_to=read_up_to,
                 worlds=scope.worlds,
                 run_id=scope.run_id,
+                told=[metrics_updated(rows.metrics, rows.tails, utc_now()) for rows in made],
             )
             for rows in made:
                 findings.add(rows)
