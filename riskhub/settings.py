@@ -29,6 +29,7 @@ from pydantic_settings import (
 from riskhub import strict_yaml
 from riskhub.auth import Secret, TokensInvalid, TokenSpec, read_tokens
 from riskhub.blobs.settings import BlobSettings
+from riskhub.controlbus.settings import ControlBusSettings, WorkerSettings
 from riskhub.errors import RiskHubError
 from riskhub.governor.settings import GovernorSettings
 from riskhub.prices.settings import PriceSettings
@@ -153,7 +154,11 @@ class Settings(BaseSettings):
     controlbus_brokers: str | None = Field(
         default=None, description="Kafka bootstrap servers, host:port,host:port."
     )
-    controlbus_topic: str = Field(default="risk-hub.controlbus", min_length=1)
+    controlbus_topic: str = Field(
+        default="risk-hub.controlbus", pattern=r"^[A-Za-z0-9._-]{1,245}$"
+    )
+    controlbus: ControlBusSettings = ControlBusSettings()
+    worker: WorkerSettings = WorkerSettings()
     blobs: BlobSettings = BlobSettings()
     inline_cov_threshold: int = Field(
         default=4096,
