@@ -1,0 +1,97 @@
+"""How Kafka is reached: the one place that makes its clients."""
+
+import ssl
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from riskhub.errors import RiskHubError
+from riskhub.settings import Settings
+
+DEAD_LETTERS = ".dlq"
+"""What the name of a topic's dead letters ends in."""
+
+
+class NoBrokers(RiskHubError):
+    """No brokers are configured."""
+
+
+def producer(settings: Settings) -> AIOKafkaProducer:
+    """One that the brokers take each batch of once, and have on all replicas; not started.
+
+    Raises:
+        NoBrokers: there is no setting that names any.
+    """
+    return AIOKafkaProducer(
+        **_reached(settings),
+        enable_idempotence=True,
+        acks="all",
+        max_batch_size=settings.controlbus.max_event_bytes,
+        max_request_size=settings.controlbus.max_event_bytes,
+    )
+
+
+def consumer(settings: Settings, *topics: str, group: str, **options: Any) -> AIOKafkaConsumer:
+    """One of a group, from the beginning where the group has no place yet; it commits nothing.
+
+    Raises:
+        NoBrokers: there is no setting that names any.
+    """
+    defaults = {
+        "group_id": group,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "max_partition_fetch_bytes": settings.controlbus.max_event_bytes,
+    }
+    return AIOKafkaConsumer(*topics, **_reached(settings), **{**defaults, **options})
+
+
+async def ensure_topic(settings: Settings, topic: str) -> bool:
+    """Make a topic where there is none; whether it was made.
+
+    Raises:
+        NoBrokers: there is no setting that names any.
+        aiokafka.errors.KafkaError: the brokers can't be reached, or refuse.
+    """
+    admin = AIOKafkaAdminClient(**_reached(settings))
+    await admin.start()
+    try:
+        if topic in await admin.list_topics():
+            return False
+        bus = settings.controlbus
+        new = NewTopic(
+            topic,
+            bus.partitions,
+            bus.replication,
+            topic_configs={"max.message.bytes": str(bus.max_event_bytes)},
+        )
+        answer = await admin.create_topics([new])
+        for _, code, *_ in answer.topic_errors:
+            error = for_code(code)
+            if code and error is not TopicAlreadyExistsError:
+                raise error(f"{topic} can't be made")
+        return True
+    finally:
+        await admin.close()
+
+
+def _reached(settings: Settings) -> dict[str, Any]:
+    if not settings.controlbus_brokers:
+        raise NoBrokers("no brokers are configured: set RISKHUB_CONTROLBUS_BROKERS")
+    bus = settings.controlbus
+    reached: dict[str, Any] = {
+        "bootstrap_servers": settings.controlbus_brokers,
+        "client_id": "riskhub",
+        "security_protocol": bus.security_protocol,
+    }
+    if bus.security_protocol in {"SSL", "SASL_SSL"}:
+        reached["ssl_context"] = ssl.create_default_context(cafile=bus.ssl_cafile)
+    if bus.security_protocol.startswith("SASL") and bus.sasl_password is not None:
+        reached |= {
+            "sasl_mechanism": bus.sasl_mechanism,
+            "sasl_plain_username": bus.sasl_username,
+            "sasl_plain_password": bus.sasl_password.get_secret_value(),
+        }
+    return reached
