@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
 
@@ -18,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from riskhub import bootstrap
-from riskhub.cli.frame import console
+from riskhub.cli.telling import tell
 from riskhub.errors import RiskHubError, StoreUnavailable
 from riskhub.governor import BudgetCycle, GovernorSettings, run_cycle
 from riskhub.governor.history import History
@@ -74,11 +73,11 @@ def _once(lease: Lease, cycle: Cycle, store: Store, settings: GovernorSettings) 
     except redis.RedisError as error:
         raise RiskHubError(f"Redis: {error}") from error
     if computed is None:
-        _tell("stands by", writer=holder)
+        tell("stands by", writer=holder)
     elif computed.no_budget_reason is not None:
         raise RiskHubError(f"no budgets: {computed.no_budget_reason}")
     else:
-        _tell("budgets", symbols=len(computed.budgets))
+        tell("budgets", symbols=len(computed.budgets))
 
 
 def _run(
@@ -94,9 +93,9 @@ def _run(
             every_sec=settings.history_sec,
             aside=aside,
             monotonic=time.monotonic,
-            failed=lambda error: _tell("history lost", error=type(error).__name__, why=error),
+            failed=lambda error: tell("history lost", error=type(error).__name__, why=error),
         )
-        governor = Governor(lease, cycle, history, clock=time.time, tell=_tell)
+        governor = Governor(lease, cycle, history, clock=time.time, tell=tell)
         try:
             run(governor.beat, interval_sec=interval_sec, monotonic=time.monotonic, wait=stop.wait)
         finally:
@@ -109,20 +108,5 @@ def _store(settings: Settings) -> Store:
     try:
         return bootstrap.store(settings)
     except StoreUnavailable as error:
-        _tell("without database", why=error)
+        tell("without database", why=error)
         return Store(create_engine(settings.effective_database_url))
-
-
-def _tell(event: str, **fields: object) -> None:
-    """A line as ``at=2026-01-31T21:00:00Z event="no budgets" reason=portfolio_too_old``."""
-    told = {"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "event": event, **fields}
-    line = " ".join(f"{name}={_as_value(value)}" for name, value in told.items())
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _as_value(value: object) -> str:
-    text = f"{value:.10g}" if isinstance(value, float) else str(value)
-    if text and not set(text) & set(' ="\n'):
-        return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
