@@ -1,11 +1,13 @@
 """The real dependencies of a process, chosen by settings: API, Dagster and workers all ask here."""
 
 import functools
+from pathlib import Path
 
 import redis
 
 from riskhub.blobs import open_blobs
 from riskhub.cache import Shared
+from riskhub.exits.rules import RuleBook, load_rules
 from riskhub.hub import Hub
 from riskhub.prices import PricePanel, PriceSource, open_prices
 from riskhub.settings import Settings
@@ -54,6 +56,15 @@ def redis_client(settings: Settings) -> redis.Redis:
         socket_timeout=_REDIS_TIMEOUT_SEC,
         socket_connect_timeout=_REDIS_TIMEOUT_SEC,
         decode_responses=True,
+    )
+
+
+def exit_rules(settings: Settings, path: Path | None = None) -> RuleBook:
+    """The exit engine's rules, of the settings' file or another. Raises `RuleFileInvalid`."""
+    return load_rules(
+        path or settings.exit_rules_path,
+        stale_after_sec=settings.stale_after_sec,
+        critical_after_sec=settings.critical_after_sec,
     )
 
 

@@ -31,6 +31,7 @@ from riskhub.auth import Secret, TokensInvalid, TokenSpec, read_tokens
 from riskhub.blobs.settings import BlobSettings
 from riskhub.controlbus.settings import ControlBusSettings, WorkerSettings
 from riskhub.errors import RiskHubError
+from riskhub.exits.settings import ExitSettings
 from riskhub.governor.settings import GovernorSettings
 from riskhub.prices.settings import PriceSettings
 from riskhub.strict_json import join_path
@@ -203,6 +204,10 @@ class Settings(BaseSettings):
     scenarios_path: Path = Field(
         default=_REPOSITORY / "data" / "scenarios.yaml", description="The stress scenarios."
     )
+    exit_rules_path: Path = Field(
+        default=_REPOSITORY / "data" / "exit_rules.yaml", description="The exit engine's rules."
+    )
+    exits: ExitSettings = ExitSettings()
     partitions_start: date = Field(
         default=date(1990, 1, 1), description="First daily partition of the Dagster assets."
     )

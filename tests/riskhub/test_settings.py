@@ -376,7 +376,8 @@ def test_the_example_holds_every_setting_with_its_default(
     assert {one.key for one in shown if one.origin == "default"} == set()
     by_default = {one.key: one.value for one in effective(defaults)}
     differing = {one.key for one in shown if one.value != by_default[one.key]}
-    assert differing <= {"prices_path", "scenarios_path"}  # the defaults are absolute
+    absolute = {"prices_path", "scenarios_path", "exit_rules_path"}  # the defaults are
+    assert differing <= absolute
 
 
 # --- children --------------------------------------------------------------------------------
