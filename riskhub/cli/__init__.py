@@ -6,12 +6,14 @@ from riskhub.cli import (
     budget,
     compute,
     config,
+    exit_engine,
     governor,
     numbers,
     portfolio_state,
     processes,
     producer,
     quarantine,
+    relay,
     retention,
     risk,
 )
@@ -33,8 +35,10 @@ app.add_typer(numbers.app)
 app.add_typer(compute.app)
 app.add_typer(risk.app)
 app.add_typer(governor.app)
+app.add_typer(relay.app)
 app.add_typer(budget.app, name="budget")
 app.add_typer(portfolio_state.app)
+app.add_typer(exit_engine.app, name="exit-engine")
 
 
 def main() -> None:
