@@ -403,4 +403,4 @@ def _found(reading: Reading, value: float) -> dict[str, Any]:
 
 
 def _id_of(content: Mapping[str, Any]) -> str:
-    return digest(canonical_json(dict(content))).partition(":")[2][:32]
+    return digest(canonical_json(dict(content))).partition(":")[2][:20]

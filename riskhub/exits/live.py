@@ -220,6 +220,21 @@ def run(
             return
 
 
+def run_once(engine: ExitEngine, alone: Alone, *, tell: Tell) -> bool:
+    """One look everywhere, unless another engine is at work; whether it came about.
+
+    Raises:
+        RiskHubError: it failed; nothing was written.
+    """
+    with alone(READER) as still_alone:
+        if still_alone is None:
+            tell("stands by")
+            return False
+        engine.take_over()
+        engine.beat()
+        return True
+
+
 def event_of(signal: Signal) -> NewEvent:
     """The signal as an event of the ControlBus, ordered with all else of its world."""
     episode = signal.episode
@@ -243,12 +258,13 @@ def _dismissed(states: dict[str, State], now: datetime) -> Decision:
 
 def _told(signal: Signal) -> dict[str, Any]:
     episode = signal.episode
+    reduced = {} if episode.target_fraction is None else {"to": episode.target_fraction}
     return {
         "rule": episode.rule,
         "world": episode.world_id,
         "stage": episode.stage,
         "action": episode.action,
-        "target_fraction": episode.target_fraction,
+        **reduced,
         "mode": episode.mode,
         "why": signal.why,
         "episode": episode.id,
