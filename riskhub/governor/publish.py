@@ -29,9 +29,6 @@ FIELDS = (
 )
 """The fields of a budget hash, all of them."""
 
-# Redis serves nobody else during an EXEC, so a transaction must stay short.
-_BUDGETS_PER_TRANSACTION = 500
-
 
 class Writer(Protocol):
     """Whoever may write budgets now: `riskhub.governor.lease.Lease`."""
@@ -58,9 +55,9 @@ def publish(
 ) -> None:
     """Write each budget as hash ``quantum:portfolio:budget:{symbol}``, replacing what was there.
 
-    A reader sees the old hash or the new one with its time to live, never half of either: 500
-    budgets are one transaction. What is remembered is written in the first, so that no budget is
-    there whose inputs could be forgotten; counts in the last, for what was done is counted.
+    All of it is one transaction: a reader sees the old hash or the new one with its time to live,
+    never half of either, and no budget is there whose inputs could be forgotten. So the round trips
+    don't grow with the symbols; the time that Redis has for nobody else does (7 ms for 1,000).
     Nothing else is removed: other budgets live out their time.
 
     Args:
@@ -70,31 +67,23 @@ def publish(
         cluster_budgets: of clusters, as ``quantum:portfolio:budget:cluster:{id}``.
         memory: what changes of it; None is to be forgotten.
         counts: to add to the counters, by field.
-        lease: who writes; each transaction is refused once it is another's. None asks nobody.
+        lease: who writes; the transaction is refused once it is another's. None asks nobody.
 
     Raises:
-        PublishFailed: a write failed; the text names it. The transactions before it stand, the
-            later ones were not tried.
+        PublishFailed: the write failed; all of it, or the answer to all of it was lost.
         LeaseLost: the lease is another's; as above, without being a failure.
     """
     keyed = [(BUDGET_PREFIX + budget.symbol, budget) for budget in budgets]
     keyed += [(CLUSTER_BUDGET_PREFIX + budget.symbol, budget) for budget in cluster_budgets]
-    # At least one: there is something to remember and to count in a cycle without budgets.
-    starts = range(0, len(keyed), _BUDGETS_PER_TRANSACTION) if keyed else range(1)
-    for start in starts:
-        some = keyed[start : start + _BUDGETS_PER_TRANSACTION]
-        first, last = start == 0, start == starts[-1]
-        try:
-            with lease.transaction() if lease else _plain_transaction(redis) as transaction:
-                if first:
-                    _remember(transaction, memory or {})
-                _write(transaction, some, ttl_sec)
-                if last:
-                    counters.add(transaction, counts or {})
-        except RedisError as error:
-            raise PublishFailed(
-                f"{_named(some, start, len(keyed))}: {error or type(error).__name__}"
-            ) from error
+    try:
+        with lease.transaction() if lease else _plain_transaction(redis) as transaction:
+            # Also without budgets there is something to remember and to count.
+            _remember(transaction, memory or {})
+            _write(transaction, keyed, ttl_sec)
+            counters.add(transaction, counts or {})
+    except RedisError as error:
+        what = f"{len(keyed)} budgets" if keyed else "what the governor remembers and counts"
+        raise PublishFailed(f"writing {what} failed: {error or type(error).__name__}") from error
 
 
 @contextmanager
@@ -120,15 +109,3 @@ def _write(transaction: Pipeline, keyed: Sequence[tuple[str, SymbolBudget]], ttl
     for key, budget in keyed:
         transaction.hset(key, mapping={name: getattr(budget, name) for name in FIELDS})
         transaction.expire(key, ttl_sec)
-
-
-def _named(some: Sequence[tuple[str, SymbolBudget]], start: int, count: int) -> str:
-    """What was being written when it failed; how much of it Redis took, only Redis knows."""
-    if not some:
-        return "writing what the governor remembers and counts failed"
-    end = start + len(some)
-    before = f"; the {start} before them are written" if start else ""
-    return (
-        f"writing budgets {start + 1} to {end} of {count} ({some[0][0]} to {some[-1][0]}) "
-        f"failed{before}"
-    )
