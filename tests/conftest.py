@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import hypothesis
 import pytest
@@ -21,6 +22,14 @@ def pytest_report_header() -> str:
 
 def pytest_sessionstart() -> None:
     service_resolution.refuse_stand_ins()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fetch Kafka, if a test is going to want it, before the time of any test runs."""
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if wanted & {"kafka_server", "kafka_broker"} and not session.config.getoption("collectonly"):
+        with suppress(service_resolution.KafkaNotFetched):  # the tests that want it will say so
+            service_resolution.prepare_kafka()
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +53,13 @@ def s3_server() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def kafka_server() -> Iterator[str]:
+    """The bootstrap servers of a Kafka, started at the first test that wants it."""
+    with service_resolution.resolve_kafka().serve() as bootstrap:
+        yield bootstrap
+
+
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """A database of the test's own, empty."""
@@ -63,6 +79,29 @@ def s3_bucket(s3_server: str) -> Iterator[BlobSettings]:
     """Settings of a bucket of the test's own, empty."""
     with service_resolution.fresh_bucket(s3_server) as settings:
         yield settings
+
+
+@pytest.fixture
+def kafka_topic(kafka_server: str) -> Iterator[str]:
+    """The name of a topic of the test's own on `kafka_server`, empty, of six partitions."""
+    with service_resolution.fresh_topic(kafka_server, partitions=6) as name:
+        yield name
+
+
+@pytest.fixture
+def kafka_broker() -> Iterator[service_resolution.KafkaBroker]:
+    """A real Kafka of the test's own, running, to stop, kill and start again.
+
+    Where there is none the test is skipped, but not in a run that asked for real services.
+    """
+    try:
+        serving = service_resolution.own_kafka()
+    except service_resolution.NoOwnKafka as reason:
+        if service_resolution.requires_real():
+            raise
+        pytest.skip(str(reason))
+    with serving as broker:
+        yield broker
 
 
 @pytest.fixture
