@@ -61,10 +61,11 @@ async def ensure_topic(settings: Settings, topic: str) -> bool:
         if topic in await admin.list_topics():
             return False
         bus = settings.controlbus
+        brokers = len((await admin.describe_cluster())["brokers"])
         new = NewTopic(
             topic,
             bus.partitions,
-            bus.replication,
+            bus.replication or min(3, brokers),
             topic_configs={"max.message.bytes": str(bus.max_event_bytes)},
         )
         answer = await admin.create_topics([new])

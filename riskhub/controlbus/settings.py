@@ -13,8 +13,11 @@ class ControlBusSettings(BaseModel):
     partitions: int = Field(
         default=6, ge=1, le=10_000, description="Of a topic that the relay has to make."
     )
-    replication: int = Field(
-        default=-1, ge=-1, le=32_767, description="Of such a topic; -1 is the brokers' default."
+    replication: int | None = Field(
+        default=None,
+        ge=1,
+        le=32_767,
+        description="Of such a topic; null is 3, with so many brokers.",
     )
     max_event_bytes: int = Field(
         default=20 * 2**20,

@@ -232,7 +232,7 @@ def _events(
     )
     rows = connection.execute(
         sa.select(sized).where(sized.c.before < page_bytes).order_by(sized.c.sequence)
-    )
+    ).all()
     return [_event(row) for row in rows]
 
 
