@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from riskhub import bootstrap
 from riskhub.cli.telling import tell
-from riskhub.errors import RiskHubError, StoreUnavailable
+from riskhub.errors import RiskHubError, StoreNotMigrated, StoreUnavailable
 from riskhub.governor import BudgetCycle, GovernorSettings, run_cycle
 from riskhub.governor.history import History
 from riskhub.governor.lease import Lease, owner
@@ -104,9 +104,9 @@ def _run(
 
 
 def _store(settings: Settings) -> Store:
-    """The hub's database, which may be away: budgets matter more than their history."""
+    """The database, which may be away or not migrated: budgets matter more than their history."""
     try:
         return bootstrap.store(settings)
-    except StoreUnavailable as error:
+    except (StoreUnavailable, StoreNotMigrated) as error:
         tell("without database", why=error)
         return Store(create_engine(settings.effective_database_url))

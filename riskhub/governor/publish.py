@@ -70,7 +70,8 @@ def publish(
         lease: who writes; the transaction is refused once it is another's. None asks nobody.
 
     Raises:
-        PublishFailed: the write failed; all of it, or the answer to all of it was lost.
+        PublishFailed: nothing was written, or the answer was lost and all may be. Only where a key
+            of our own is another's, of another type, is the rest written.
         LeaseLost: the lease is another's; as above, without being a failure.
     """
     keyed = [(BUDGET_PREFIX + budget.symbol, budget) for budget in budgets]

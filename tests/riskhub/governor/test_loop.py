@@ -517,3 +517,19 @@ def test_without_redis_or_database_it_waits_for_them(
     assert process.returncode == 0
     assert "event=recovered" in out
     assert 'event="history lost" error=StoreUnavailable' in out
+
+
+def test_a_database_that_is_not_migrated_costs_receipts_and_no_budget(
+    redis_url: str, tmp_path: Path, processes: Callable[..., subprocess.Popen[str]]
+) -> None:
+    empty = f"sqlite:///{tmp_path / 'empty.db'}"
+    with connect(redis_url) as client:
+        write_inputs(client, time.time())
+        process = processes(redis_url, RISKHUB_DATABASE_URL=empty)
+        wait_until(lambda: writes(client))
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert 'event="without database"' in out
+    assert "run `riskhub migrate`" in out
+    assert 'event="history lost" error=StoreNotMigrated' in out
