@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -10,6 +11,7 @@ from api import (
     batch,
     budgets,
     contributions,
+    events,
     health,
     metrics,
     problems,
@@ -19,7 +21,7 @@ from api import (
     snapshots,
     stress,
 )
-from api.edge import Edge
+from api.edge import DRAIN, Edge
 from api.last_resort import LastResort
 from riskhub import __version__, bootstrap
 from riskhub.auth import TokenBook
@@ -31,9 +33,9 @@ def create_app(settings: Settings, hub: Hub) -> FastAPI:
     """The API over a hub. The app closes the hub's store when it shuts down."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         app.state.edge = edge = Edge(hub, settings, TokenBook.of(settings))
-        yield
+        yield {DRAIN: edge.feed.drain}
         await edge.close()
 
     app = FastAPI(
@@ -54,6 +56,7 @@ def create_app(settings: Settings, hub: Hub) -> FastAPI:
             stress.router,
             backtests.router,
             budgets.router,
+            events.router,
             health.router,
             metrics.router,
         ],

@@ -8,6 +8,7 @@ from typing import cast
 import redis
 from starlette.requests import Request
 
+from api.feed import Feed
 from riskhub.auth import TokenBook
 from riskhub.cache import Question
 from riskhub.governor import gatekeeper, published
@@ -19,6 +20,12 @@ from riskhub.snapshot import Snapshot
 from riskhub.store import Landing
 from riskhub.store.reading import Lookup
 from riskhub.together import Together
+
+DRAIN = "drain"
+"""In the state of the app's lifespan: what the server calls when it takes no more requests.
+
+The lifespan itself ends only after the last answer, which may be one without an end.
+"""
 
 
 @dataclass
@@ -33,6 +40,7 @@ class Edge:
     lookups: Together[Lookup, str | None] = field(init=False)
     # A backtest takes a processor for seconds: one at a time leaves the others to everybody else.
     backtests: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(1))
+    feed: Feed = field(init=False)
     gatekeeper: Gatekeeper = field(init=False)
     # For threads: what reads all budgets would hold up the loop, and every check with it.
     budgets: redis.Redis = field(init=False)
@@ -41,6 +49,7 @@ class Edge:
         self.landings = Together(self.hub.land, "landing", lambda snapshot: len(snapshot.body))
         self.latest = Together(self.hub.latest_of_many, "latest")
         self.lookups = Together(self.hub.look_up_many, "lookup")
+        self.feed = Feed(self.hub.store)
         self.gatekeeper = Gatekeeper(
             gatekeeper.client_of(self.settings.effective_redis_url),
             stale_sec=self.settings.governor.gate_stale_sec,
@@ -58,6 +67,7 @@ class Edge:
 
     async def close(self) -> None:
         """Finish what has been given, and give the store's connections back."""
+        await self.feed.close()
         for together in (self.landings, self.latest, self.lookups):
             await together.close()
         await self.gatekeeper.close()

@@ -125,14 +125,14 @@ class Query:
             raise violation(name, "must be true or false")
         return _BOOLEANS[text]
 
-    def number(self, name: str, default: int, largest: int) -> int:
-        """An integer from 1 to `largest`."""
+    def number(self, name: str, default: int, largest: int, smallest: int = 1) -> int:
+        """An integer from `smallest` to `largest`."""
         text = self._given.get(name)
         if text is None:
             return default
-        number = int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else 0
-        if not 1 <= number <= largest:
-            raise violation(name, f"must be an integer from 1 to {largest}")
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else -1
+        if not smallest <= number <= largest:
+            raise violation(name, f"must be an integer from {smallest} to {largest}")
         return number
 
     def instant(self, name: str) -> datetime | None:

@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 from uvicorn.supervisors import Multiprocess
 
+from api.edge import DRAIN
 from api.problems import MEDIA_TYPE, problem
 from riskhub.settings import Settings, load_settings
 from riskhub.telemetry import share
@@ -110,6 +111,12 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """What uvicorn calls for each connection when it drains."""
+        if drain := self.app_state.get(DRAIN):
+            drain()
+        super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
