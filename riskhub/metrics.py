@@ -76,6 +76,16 @@ class NumbersRows:
     candidate: list[Row] = field(default_factory=list)
 
 
+def numbers_tables(made: Sequence[NumbersRows]) -> dict[str, list[Row]]:
+    """What is written of the numbers of snapshots, by table; `risk_metrics` is the first."""
+    return {
+        "risk_metrics": [rows.metrics for rows in made],
+        "risk_tails": [row for rows in made for row in rows.tails],
+        "risk_contributions": [row for rows in made for row in rows.contributions],
+        "candidate_risk": [row for rows in made for row in rows.candidate],
+    }
+
+
 @dataclass(slots=True)
 class _Measured:
     """A snapshot on its way to its rows. `absent`: why there is no such number."""

@@ -174,6 +174,21 @@ def portfolio_of(snapshot: Landed, weights: Mapping[str, float], sources: Source
     return Portfolio(symbols, held, returns, covariance, passed_over)
 
 
+def weight_rows(accepted: Sequence[Landed]) -> list[dict[str, Any]]:
+    """The weights of snapshots as rows of `snapshot_weights`, one per symbol."""
+    return [
+        {
+            "position": snapshot.position,
+            "symbol": symbol,
+            "day": snapshot.day,
+            "world_id": snapshot.world_id,
+            "weight": weight,
+        }
+        for snapshot in accepted
+        for symbol, weight in json.loads(snapshot.body)["weights"].items()
+    ]
+
+
 def field_of(body: Document, field: str, blobs: BlobStore | None) -> Any:
     """A large field of a stored snapshot, from the body or from behind its reference.
 

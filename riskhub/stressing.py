@@ -8,7 +8,7 @@ whatever else is computed along with it; and nothing after a portfolio's last cl
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
@@ -65,6 +65,14 @@ class StressRows:
     snapshot: Row
     results: list[Row]
     lacking: list[tuple[str, str]]
+
+
+def stress_tables(made: Sequence[StressRows]) -> dict[str, list[Row]]:
+    """What is written of the stress of snapshots, by table; `snapshot_stress` is the first."""
+    return {
+        "snapshot_stress": [rows.snapshot for rows in made],
+        "stress_results": [row for rows in made for row in rows.results],
+    }
 
 
 class StressRunner:

@@ -10,6 +10,7 @@ from riskhub.store.derived import DerivedStore
 from riskhub.store.engine import create_engine, reading
 from riskhub.store.events import EventStore
 from riskhub.store.exits import ExitStore
+from riskhub.store.lacking import LackingStore
 from riskhub.store.landing import LandingStore
 from riskhub.store.numbers import NumbersStore
 from riskhub.store.observed import ObservedStore
@@ -27,6 +28,7 @@ class Store(
     ClaimStore,
     VerdictStore,
     DerivedStore,
+    LackingStore,
     NumbersStore,
     StressStore,
     BacktestStore,

@@ -20,8 +20,7 @@ from riskhub.prices.returns import (
 )
 from riskhub.settings import Settings
 from riskhub_dagster.assets.daily import OWNER, Step, chunks_to_write, daily_asset, scope_of
-from riskhub_dagster.frames import table_schema
-from riskhub_dagster.metadata import attach, table
+from riskhub_dagster.metadata import attach, table, table_schema
 from riskhub_dagster.partitions import days_of
 from riskhub_dagster.resources import RiskHub
 from riskhub_dagster.returns_frame import reasons_against_days, returns_schema

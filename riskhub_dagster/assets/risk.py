@@ -10,7 +10,7 @@ import dagster as dg
 
 from riskhub.controlbus.events import metrics_updated
 from riskhub.hub import utc_now
-from riskhub.metrics import CODE_VERSION, NumbersRows, Row, numbers_of
+from riskhub.metrics import CODE_VERSION, NumbersRows, Row, numbers_of, numbers_tables
 from riskhub.portfolio import FALLBACK, Sources
 from riskhub_dagster.assets.daily import (
     Step,
@@ -104,12 +104,7 @@ def risk_metrics(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
                 made += numbers_of(batch, weights, sources, settings.risk)
                 read_up_to = max(read_up_to, newest_position(batch))
             hub.store.write_days(
-                {
-                    "risk_metrics": [rows.metrics for rows in made],
-                    "risk_tails": [row for rows in made for row in rows.tails],
-                    "risk_contributions": [row for rows in made for row in rows.contributions],
-                    "candidate_risk": [row for rows in made for row in rows.candidate],
-                },
+                numbers_tables(made),
                 chunk,
                 replace=scope.anew,
                 read_up_to=read_up_to,

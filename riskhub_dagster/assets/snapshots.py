@@ -2,15 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
 from riskhub.hub import utc_now
-from riskhub.prices import PriceFileError
+from riskhub.portfolio import weight_rows
 from riskhub.store.landing import Landed
 from riskhub_dagster.assets.daily import (
     OWNER,
@@ -20,8 +20,8 @@ from riskhub_dagster.assets.daily import (
     newest_position,
     scope_of,
 )
-from riskhub_dagster.frames import SCHEMA_VERSION, WEIGHTS, Judge, Verdict, table_schema
-from riskhub_dagster.metadata import MAX_TABLE_ROWS, attach, table
+from riskhub_dagster.frames import SCHEMA_VERSION, WEIGHTS, Judge, verdict_row
+from riskhub_dagster.metadata import MAX_TABLE_ROWS, attach, table, table_schema
 from riskhub_dagster.partitions import days_of
 from riskhub_dagster.resources import RiskHub
 
@@ -70,7 +70,7 @@ landed_snapshots = dg.AssetSpec(
 def validated_snapshots(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
     """Judge the snapshots of each day."""
     days, scope = days_of(context.partition_keys), scope_of(context)
-    judge = Judge(hub.settings.risk_min_returns, _symbols_with_prices(hub), hub.blobs)
+    judge = Judge.on(hub.settings, lambda: hub.panel, hub.blobs)
     accepted = rejected = 0
     with chunks_to_write(hub, scope, "validated_snapshots", days) as chunks:
         for chunk in chunks:
@@ -83,7 +83,7 @@ def validated_snapshots(context: dg.AssetExecutionContext, hub: RiskHub) -> Step
             )
             for batch in _batches(read):
                 verdicts = judge.verdicts(batch)
-                rows += [_row(snapshot, verdicts[snapshot.position]) for snapshot in batch]
+                rows += [verdict_row(snapshot, verdicts[snapshot.position]) for snapshot in batch]
             hub.store.write_verdicts(
                 rows,
                 chunk,
@@ -101,23 +101,6 @@ def validated_snapshots(context: dg.AssetExecutionContext, hub: RiskHub) -> Step
     if rejected and not accepted:
         return  # nothing of these days is good: they stay unmaterialized, the run succeeds
     yield dg.MaterializeResult(metadata={"schema_version": SCHEMA_VERSION})
-
-
-def _row(snapshot: Landed, verdict: Verdict) -> dict[str, Any]:
-    return {
-        "position": snapshot.position,
-        "day": snapshot.day,
-        "world_id": snapshot.world_id,
-        "version": snapshot.version,
-        "as_of": snapshot.as_of,
-        "stage": snapshot.stage,
-        "digest": snapshot.digest,
-        "accepted": verdict.accepted,
-        "reasons": verdict.reasons,
-        "flags": verdict.flags,
-        "evidence": verdict.evidence or None,
-        "schema_version": SCHEMA_VERSION,
-    }
 
 
 def _report(
@@ -169,22 +152,6 @@ def _evidence(measured: dict[str, Any] | None) -> str:
     return text if len(text) <= _LONGEST_EVIDENCE else f"{text[: _LONGEST_EVIDENCE - 3]}..."
 
 
-def _symbols_with_prices(hub: RiskHub) -> Callable[[], Collection[str] | PriceFileError]:
-    """What tells which symbols have prices, read once when it is asked first.
-
-    Prices that can't be read are no reason to judge nothing: a quarantine must not wait for them.
-    """
-
-    @cache
-    def symbols() -> Collection[str] | PriceFileError:
-        try:
-            return frozenset(hub.panel.symbols)
-        except PriceFileError as error:
-            return error
-
-    return symbols
-
-
 def _batches(read: Callable[..., list[Landed]]) -> Iterator[list[Landed]]:
     """What is read, a few hundred at a time: bodies may be large."""
     after = 0
@@ -218,7 +185,7 @@ def snapshot_weights(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
                 worlds=scope.worlds,
             )
             for batch in _batches(read):
-                rows += _weights(batch)
+                rows += weight_rows(batch)
             hub.store.write_days(
                 {"snapshot_weights": rows},
                 chunk,
@@ -230,15 +197,3 @@ def snapshot_weights(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
             rows_per_day.update(row["day"] for row in rows)
     attach(context, {day: {"dagster/row_count": rows_per_day[day]} for day in days})
     yield dg.MaterializeResult()
-
-
-def _weights(batch: list[Landed]) -> Iterator[dict[str, Any]]:
-    for snapshot in batch:
-        for symbol, weight in json.loads(snapshot.body)["weights"].items():
-            yield {
-                "position": snapshot.position,
-                "symbol": symbol,
-                "day": snapshot.day,
-                "world_id": snapshot.world_id,
-                "weight": weight,
-            }

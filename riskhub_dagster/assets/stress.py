@@ -10,7 +10,7 @@ import dagster as dg
 from riskhub.metrics import CODE_VERSION
 from riskhub.portfolio import Sources, portfolio_of
 from riskhub.scenarios import load_scenarios
-from riskhub.stressing import Row, StressRows, StressRunner, book_rows
+from riskhub.stressing import Row, StressRows, StressRunner, book_rows, stress_tables
 from riskhub_dagster.assets.daily import (
     Step,
     accepted_batches,
@@ -70,10 +70,7 @@ def stress_results(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
                     made.append(runner.rows_of(snapshot, portfolio, hub.blobs))
                 read_up_to = max(read_up_to, newest_position(batch))
             hub.store.write_days(
-                {
-                    "snapshot_stress": [rows.snapshot for rows in made],
-                    "stress_results": [row for rows in made for row in rows.results],
-                },
+                stress_tables(made),
                 chunk,
                 replace=scope.anew,
                 read_up_to=read_up_to,

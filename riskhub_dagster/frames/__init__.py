@@ -2,17 +2,17 @@
 
 `schemas` has the frames and what rejects, `facts` measures what they hold, `judging` puts both
 together. Whether a verdict quarantines a snapshot or fails a check is decided by the asset or check
-that asks. No I/O here but for the blobs that snapshots refer to.
+that asks. No I/O here but for the blobs that snapshots refer to; and no Dagster, for workers judge
+by the same frames.
 """
 
-from riskhub_dagster.frames.judging import Judge, Verdict
+from riskhub_dagster.frames.judging import Judge, Verdict, verdict_row
 from riskhub_dagster.frames.schemas import (
     COVARIANCE,
     RETURNS,
     SCHEMA_VERSION,
     STRESS,
     WEIGHTS,
-    table_schema,
 )
 
 __all__ = [
@@ -23,5 +23,5 @@ __all__ = [
     "WEIGHTS",
     "Judge",
     "Verdict",
-    "table_schema",
+    "verdict_row",
 ]

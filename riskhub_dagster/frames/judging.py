@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,8 @@ from pandera.errors import SchemaErrors
 from riskhub.blobs import BLOB_FIELDS, BlobStore
 from riskhub.errors import BlobUnusable
 from riskhub.portfolio import field_of
-from riskhub.prices import PriceFileError
+from riskhub.prices import PriceFileError, PricePanel
+from riskhub.settings import Settings
 from riskhub.store.landing import Landed
 from riskhub.strict_json import Document
 from riskhub_dagster.frames.facts import (
@@ -23,7 +25,14 @@ from riskhub_dagster.frames.facts import (
     stress_facts,
     symbol_facts,
 )
-from riskhub_dagster.frames.schemas import COVARIANCE, RETURNS, STRESS, WEIGHTS, frame_of
+from riskhub_dagster.frames.schemas import (
+    COVARIANCE,
+    RETURNS,
+    SCHEMA_VERSION,
+    STRESS,
+    WEIGHTS,
+    frame_of,
+)
 
 _FRAMES = {
     "weights": WEIGHTS,
@@ -63,6 +72,24 @@ class Judge:
     min_returns: int
     known_symbols: Callable[[], Collection[str] | PriceFileError]
     blobs: BlobStore | None = None
+
+    @classmethod
+    def on(
+        cls, settings: Settings, panel: Callable[[], PricePanel], blobs: BlobStore | None
+    ) -> "Judge":
+        """As the settings say; the panel is asked for once, when a snapshot needs prices first.
+
+        Prices that can't be read are no reason to judge nothing: a quarantine must not wait.
+        """
+
+        @cache
+        def symbols() -> Collection[str] | PriceFileError:
+            try:
+                return frozenset(panel().symbols)
+            except PriceFileError as error:
+                return error
+
+        return cls(settings.risk_min_returns, symbols, blobs)
 
     def verdicts(self, landed: Sequence[Landed]) -> dict[int, Verdict]:
         """The verdict on each of these snapshots, by landing position.
@@ -108,6 +135,24 @@ class Judge:
         except BlobUnusable as error:
             flags.append(f"{BLOB_FIELDS[field]} {error}")
             return None
+
+
+def verdict_row(snapshot: Landed, verdict: Verdict) -> dict[str, Any]:
+    """A verdict as a row of `validated_snapshots`."""
+    return {
+        "position": snapshot.position,
+        "day": snapshot.day,
+        "world_id": snapshot.world_id,
+        "version": snapshot.version,
+        "as_of": snapshot.as_of,
+        "stage": snapshot.stage,
+        "digest": snapshot.digest,
+        "accepted": verdict.accepted,
+        "reasons": verdict.reasons,
+        "flags": verdict.flags,
+        "evidence": verdict.evidence or None,
+        "schema_version": SCHEMA_VERSION,
+    }
 
 
 def _names(body: Document, field: str) -> bool:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import dagster as dg
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
@@ -166,21 +165,3 @@ def frame_of(schema: pa.DataFrameSchema, rows: Sequence[tuple[Any, ...]]) -> pd.
     """Rows as the frame that the schema judges."""
     types = {name: str(column.dtype) for name, column in schema.columns.items()}
     return pd.DataFrame(rows, columns=list(types)).astype(types)
-
-
-def table_schema(schema: pa.DataFrameSchema) -> dg.TableSchema:
-    """A pandera schema as the column table that the Dagster UI shows."""
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                name=name,
-                type=str(column.dtype),
-                description=column.description,
-                constraints=dg.TableColumnConstraints(
-                    nullable=column.nullable, other=[str(check.error) for check in column.checks]
-                ),
-            )
-            for name, column in schema.columns.items()
-        ],
-        constraints=dg.TableConstraints(other=[str(check.error) for check in schema.checks]),
-    )

@@ -24,10 +24,10 @@ from riskhub_dagster.frames import (
     WEIGHTS,
     Judge,
     Verdict,
-    table_schema,
 )
 from riskhub_dagster.frames.facts import covariance_facts
 from riskhub_dagster.frames.schemas import frame_of
+from riskhub_dagster.metadata import table_schema
 
 PAIR = {"AAPL": 0.5, "BAC": 0.5}
 NOT_SEMIDEFINITE = "the covariance is not positive semidefinite"
