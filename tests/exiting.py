@@ -155,7 +155,7 @@ def compute_world(
     store.land([accept(**named, world_id=world_id, stage=stage, received_at=as_of)])
     position, day = store.head(), as_of.date()
     of_it = {"version": version, "world_id": world_id, "stage": stage, "as_of": as_of}
-    write_verdict(store, position, as_of, accepted=accepted, **of_it)
+    write_verdict(store, position, now=as_of, accepted=accepted, **of_it)
     if not accepted:
         return position
     rows = {
@@ -177,9 +177,9 @@ def compute_world(
 
 
 def write_verdict(
-    store: Store, position: int, as_of: datetime, *, accepted: bool, **of_it: Any
+    store: Store, position: int, *, now: datetime, accepted: bool, **of_it: Any
 ) -> None:
     """Accept a snapshot, or put it into the quarantine."""
-    day: date = as_of.date()
+    day: date = of_it["as_of"].date()
     row = verdict(position, day=day, accepted=accepted, **of_it)
-    store.write_verdicts([row], [day], now=as_of, replace=False)
+    store.write_verdicts([row], [day], now=now, replace=False)

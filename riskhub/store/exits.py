@@ -209,11 +209,11 @@ def _take_turn(connection: sa.Connection, turn: int, taken: Row) -> None:
     if turn == 0:
         postgres = connection.dialect.name == "postgresql"
         insert = (postgresql if postgres else sqlite).insert(exit_engine).on_conflict_do_nothing()
-        done = connection.execute(insert, {"id": _ONE, **taken})
+        done = connection.execute(insert.returning(exit_engine.c.turn), {"id": _ONE, **taken})
     else:
-        after_mine = sa.update(exit_engine).where(exit_engine.c.turn == turn)
-        done = connection.execute(after_mine.values(taken))
-    if done.rowcount != 1:
+        after_mine = sa.update(exit_engine).where(exit_engine.c.turn == turn).values(taken)
+        done = connection.execute(after_mine.returning(exit_engine.c.turn))
+    if done.scalar() is None:
         raise EngineOvertaken("another exit engine has written meanwhile")
 
 

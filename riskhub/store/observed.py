@@ -90,7 +90,8 @@ class ObservedStore:
                 keys = keys.where(world_stages.c.world_id.in_(worlds))
             found = [(world, stage) for world, stage in connection.execute(keys)]
             of_keys = keys.subquery("of_keys")
-            measured = connection.execute(sa.select(_newest_measured(of_keys))).scalars().all()
+            newest = sa.select(_newest_measured(of_keys)).select_from(of_keys)
+            measured = connection.execute(newest).scalars().all()
             return Observed(
                 found,
                 _numbers(connection, [each for each in measured if each is not None], tails),
