@@ -11,11 +11,12 @@ For each service, the first that is there:
    Kafka that is ``kafka-server-start.sh``, or with Java and Maven the same broker from Maven
    Central, fetched once into the user's cache directory;
 3. a stand-in that pip carries: for Postgres a wheel with the real server in it, for Redis
-   ``riskhub.embedded_redis`` and for S3 moto's server, each in a process of its own.
+   ``riskhub.embedded_redis``, for S3 moto's server and for Kafka ``tests.kafka_stand_in``, each in
+   a process of its own.
 
 ``RISKHUB_TEST_REQUIRE_REAL=1`` refuses stand-ins, except for S3: no distribution packages a server
-of it. ``RISKHUB_TEST_STAND_INS=1`` passes over the
-local binaries, to try on a developer's machine what a machine without them gets.
+of it. ``RISKHUB_TEST_STAND_INS=1`` passes over the local binaries, to try on a developer's machine
+what a machine without them gets.
 
 Resolving only looks; nothing runs until a form's ``serve()`` is entered. There is a module per
 service; what belongs to a test (fixtures) is in ``conftest.py``. Benchmarks know this package as
