@@ -262,7 +262,10 @@ async def _close(producer: AIOKafkaProducer) -> None:
     closing = asyncio.create_task(producer.stop())
     await asyncio.wait({closing}, timeout=_CLOSE_WITHIN_SEC)
     if not closing.done():
+        # Its successor sends what it waits for. There is no public way to say so.
         sender: Any = producer._sender.sender_task
-        sender.cancel()  # what `stop` waits for, besides the rest
+        sender.cancel()
+        producer._message_accumulator.fail_all(ProducerStuck("given up"))
     with suppress(KafkaError, asyncio.CancelledError):
         await closing
+    await producer.client.close()

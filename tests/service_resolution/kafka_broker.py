@@ -65,6 +65,16 @@ class KafkaBroker:
         """Kill it (SIGKILL); returns when it has ended."""
         self._end(signal.SIGKILL)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It neither answers nor hangs up (SIGSTOP), until the block is left."""
+        assert self._process is not None, "it is not running"
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def close(self) -> None:
         """End it, if it runs."""
         self._running.close()
