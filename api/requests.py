@@ -61,11 +61,33 @@ def authorize_producer(request: Request) -> tuple[Edge, Producer]:
         ]
         detail = "; ".join(f"{error.field} {error.message}" for error in missing)
         raise ApiError(HTTPStatus.BAD_REQUEST, detail, *missing)
+    _refuse_others(edge, grant, actor)
+    return edge, Producer(actor, stage)
+
+
+def authorize_actor(request: Request) -> tuple[Edge, str]:
+    """The app's edge and who writes, where no stage is written for; else as `authorize_producer`.
+
+    Raises:
+        ContractViolation: the name is none.
+    """
+    edge = edge_of(request)
+    grant = None if edge.tokens.is_open else _granted(request, edge, Scope.WRITE)
+    actor = request.headers.get("x-actor")
+    if not actor:
+        problem = FieldError("X-Actor", "is required")
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"{problem.field} {problem.message}", problem)
+    if not (len(actor) <= MAX_LABEL and actor.isprintable()):
+        raise violation("X-Actor", f"must be 1 to {MAX_LABEL} printable characters")
+    _refuse_others(edge, grant, actor)
+    return edge, actor
+
+
+def _refuse_others(edge: Edge, grant: Grant | None, actor: str) -> None:
     if grant is not None and not grant.may_post_as(actor):
         edge.hub.telemetry.auth_failed("actor")
         problem = FieldError("X-Actor", "is not one that this token may post as")
         raise ApiError(HTTPStatus.FORBIDDEN, f"{problem.field} {problem.message}", problem)
-    return edge, Producer(actor, stage)
 
 
 def _granted(request: Request, edge: Edge, scope: Scope) -> Grant:

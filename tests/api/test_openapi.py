@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -13,6 +14,7 @@ import redis
 import schemathesis
 from asgi import Api
 from builders import NOW, Clock, raw_document
+from exiting import load, opened_episode, rule, write_rules
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import one_of
@@ -36,6 +38,7 @@ from riskhub.hub import Hub
 from riskhub.settings import Settings
 from riskhub.snapshot import parse_instant
 from riskhub.store import Store, create_engine, migrate, open_store
+from riskhub.store.exits import EngineStep
 from riskhub.strict_json import LARGEST
 
 TOKEN = "s3cret"
@@ -48,6 +51,7 @@ def ndjson(_context: Any, value: Any) -> bytes:
 
 
 WORLDS = ("0", "a")
+EPISODE = "0123456789abcdef0123"
 
 
 BUDGET = {
@@ -97,6 +101,7 @@ def _app(tmp_path_factory: pytest.TempPathFactory, redis_server: str) -> Iterato
         ]
     )
     compute(hub)
+    tell_exit(hub, settings.home / "rules.yaml")
     DOOR.app = create_app(settings, hub)
     yield
     hub.store.close()
@@ -132,6 +137,19 @@ def compute(hub: Hub) -> None:
             "risk_tails": [tail(1_000 * position + number) for number in range(len(days))],
         }
         hub.store.write_days(outcomes, days, replace=False)
+
+
+def tell_exit(hub: Hub, rules: Path) -> None:
+    """One episode, as the exit engine would write it."""
+    book = load(write_rules(rules, rule()))
+    _, episode, signal = opened_episode(book, id=EPISODE)
+    hub.store.write_exit_step(
+        EngineStep([], [episode], [signal], [], 1),
+        turn=0,
+        writer="engine",
+        rules_digest=book.digest,
+        now=NOW,
+    )
 
 
 EVERY_OPERATION = pytest.mark.parametrize(
@@ -195,6 +213,8 @@ def mended(case: schemathesis.Case) -> schemathesis.Case:
         case.body = mended_snapshot(case.body, case.path_parameters["world_id"])
     hurried(case)
     query = {name: mended_parameter(name, value) for name, value in (case.query or {}).items()}
+    if "episode_id" in case.path_parameters:
+        case.path_parameters["episode_id"] = EPISODE  # which there is
     query.pop("cursor", None)  # "From the page before"
     held = HELD.get(case.path.rpartition("/")[2], {})
     if held:
