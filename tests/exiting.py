@@ -10,6 +10,7 @@ import yaml
 from builders import WORLD, accept
 from stored import metrics, stress_result, stressed, tail, verdict
 
+from riskhub.controlbus.events import metrics_updated
 from riskhub.exits.engine import Episode, State, decide
 from riskhub.exits.observation import Landed, Measured, Observation
 from riskhub.exits.records import episode_row, signal_row, state_row
@@ -172,7 +173,9 @@ def compute_world(
             stress_result(position, scenario, pnl=value) | {"day": day}
             for scenario, value in pnl.items()
         ]
-    store.write_days(rows, [day], replace=False)
+    (numbers,) = rows["risk_metrics"]
+    told = [metrics_updated(numbers, rows["risk_tails"], as_of)]
+    store.write_days(rows, [day], replace=False, told=told)
     return position
 
 

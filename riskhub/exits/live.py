@@ -200,9 +200,9 @@ def run(
             with alone(READER) as still_alone:
                 if still_alone is not None:
                     engine.take_over()
-                    told = ""
                     while True:
                         engine.beat()
+                        told = ""
                         if wait(interval_sec):
                             return
                         still_alone()
