@@ -6,6 +6,7 @@ from riskhub.cli import (
     budget,
     compute,
     config,
+    dlq,
     exit_engine,
     governor,
     numbers,
@@ -16,6 +17,7 @@ from riskhub.cli import (
     relay,
     retention,
     risk,
+    worker,
 )
 from riskhub.cli.frame import Commands
 
@@ -36,6 +38,8 @@ app.add_typer(compute.app)
 app.add_typer(risk.app)
 app.add_typer(governor.app)
 app.add_typer(relay.app)
+app.add_typer(worker.app)
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(budget.app, name="budget")
 app.add_typer(portfolio_state.app)
 app.add_typer(exit_engine.app, name="exit-engine")

@@ -68,6 +68,9 @@ class WorkerSettings(BaseModel):
     handlers: tuple[str, ...] | None = Field(
         default=None, description="Names of the handlers to run; null is all that are installed."
     )
+    metrics_host: str = Field(
+        default="127.0.0.1", description="The address of the worker's metrics."
+    )
     metrics_port: int | None = Field(
         default=None, ge=1, le=65535, description="Where Prometheus finds the worker's metrics."
     )
