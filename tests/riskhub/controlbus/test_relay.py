@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from builders import accept, wait_until
 from on_topic import all_on, count_on, first_told
-from service_resolution import KafkaBroker
+from service_resolution import KafkaBroker, resolve_kafka
 
 from riskhub.controlbus import kafka
 from riskhub.controlbus.events import OutboxEvent
@@ -131,6 +131,8 @@ def test_of_two_one_relays_and_the_other_takes_over(store: Store, settings: Sett
 def test_an_event_that_the_topic_never_takes_is_a_dead_letter_and_holds_up_nobody(
     store: Store, settings: Settings, whose: str
 ) -> None:
+    if whose == "the topic's" and not resolve_kafka().real:
+        pytest.skip("the stand-in's topics have no limit of their own")
     topic = f"{settings.controlbus_topic}-small"
     less = settings.controlbus.model_copy(update={"max_event_bytes": 64 * 1024})
     small = settings.model_copy(update={"controlbus_topic": topic, "controlbus": less})
