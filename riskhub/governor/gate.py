@@ -6,8 +6,10 @@ gate that has nothing to go by lets a trade pass and says why.
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, Literal, get_args
 
+from riskhub.governor.budget import DECIMALS
 from riskhub.governor.published import Published
 
 LARGEST_NOTIONAL = 1e15
@@ -17,6 +19,9 @@ Unusable = Literal["no_budget", "budget_malformed", "redis_unavailable"]
 """Why there is no budget: none in Redis, one that can't be read, or no Redis."""
 Reason = Literal["within_budget", "over_budget", "reduce_only", "budget_stale", Unusable]
 FAIL_OPEN: frozenset[str] = frozenset({*get_args(Unusable), "budget_stale"})
+
+_UNIT = Decimal(1).scaleb(-DECIMALS)
+_EXACT = Context(prec=400, rounding=ROUND_HALF_EVEN)  # of any float that is finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +66,8 @@ class Decision:
         position_notional: as it was asked for, signed, USD.
         reduce_only: as it was asked for.
         budget_usd: USD; None where there is none that can be read.
-        over_budget: by how much the absolute notional exceeds the budget, USD; 0 when it doesn't,
-            None without a budget that holds.
+        over_budget: by how much the absolute notional exceeds the budget, USD, both rounded; 0
+            when it doesn't, None without a budget that holds.
         mode: of the budget; None without one.
         age_sec: of the budget; None without one.
         at: of the check, unix seconds.
@@ -105,7 +110,7 @@ def decide(
     stale_sec: float,
     reduce_only: bool = False,
 ) -> Decision:
-    """Hold a position against its budget.
+    """Hold a position against its budget, both rounded to `DECIMALS`, half to even.
 
     Args:
         symbol: of the position.
@@ -132,7 +137,7 @@ def decide(
             at=now,
         )
     age = budget.age_sec(now)
-    over: float | None = max(abs(notional) - budget.budget_usd, 0.0)
+    over: float | None = _over(abs(notional), budget.budget_usd)
     would_block = False
     if reduce_only:
         reason = "reduce_only"
@@ -155,3 +160,11 @@ def decide(
         age_sec=age,
         at=now,
     )
+
+
+def _over(notional: float, budget_usd: float) -> float:
+    """By how much; to the resolution of budgets, so that binary fractions decide nothing."""
+    asked, held = (
+        _EXACT.quantize(Decimal(repr(float(usd))), _UNIT) for usd in (notional, budget_usd)
+    )
+    return float(max(_EXACT.subtract(asked, held), Decimal(0)))

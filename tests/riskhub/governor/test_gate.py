@@ -6,6 +6,7 @@ import math
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, ClassVar
 
 import pytest
@@ -121,20 +122,61 @@ def test_a_budget_is_stale_at_a_minute(age: float, allowed: bool) -> None:
     assert (decision.violation is None) is allowed
 
 
+@pytest.mark.parametrize(
+    ("notional", "over"),
+    [
+        (1_868.0000000000002, 0.0),
+        (-1_868.0000000000002, 0.0),
+        (1_868.0000005, 0.0),  # half a millionth: to even
+        (1_868.0000015, 2e-6),
+        (1_868.000001, 1e-6),
+        (1_868.01, 0.01),  # not 0.00999999999990905
+        (1_867.999999, 0.0),
+    ],
+)
+def test_a_position_is_held_against_its_budget_to_a_millionth_of_a_dollar(
+    notional: float, over: float
+) -> None:
+    decision = ask(notional)
+    assert (decision.would_block, decision.over_budget) == (over > 0, over)
+
+
+def test_so_is_a_budget_that_was_written_with_its_binary_fraction() -> None:
+    assert ask(1_868.0, budget(1_867.9999999999998)).reason == "within_budget"
+    assert ask(1e300, budget(1.7e308)).reason == "within_budget"
+    assert ask(1.7e308, budget(1e300)).reason == "over_budget"
+
+
+MILLIONTHS = Context(prec=400, rounding=ROUND_HALF_EVEN)
+
+
+def rounded(usd: float) -> Decimal:
+    return MILLIONTHS.quantize(Decimal(repr(usd)), Decimal("0.000001"))
+
+
+edges = st.integers(0, 10**10).map(lambda millionths: millionths / 1e6)
+off = st.sampled_from([0.0, 1e-7, 4.9e-7, 5e-7, 5.1e-7, 1e-6, 1.5e-6])
+
+
 @given(
-    notional=st.floats(-1e15, 1e15),
+    notional=st.floats(-1e15, 1e15) | edges,
     usd=st.floats(0, 1e6),
+    nearby=off | st.none(),
     mode=st.sampled_from(["shadow", "enforce"]),
     age=st.floats(0, 120),
     reduce_only=st.booleans(),
 )
 def test_only_one_thing_is_ever_blocked(
-    notional: float, usd: float, mode: str, age: float, reduce_only: bool
+    notional: float, usd: float, nearby: float | None, mode: str, age: float, reduce_only: bool
 ) -> None:
+    if nearby is not None:
+        usd = abs(abs(notional) - nearby)
     held = budget(usd, mode, age)
     decision = ask(notional, held, reduce_only=reduce_only)
     fresh = held.age_sec(NOW) < 60
-    over = fresh and not reduce_only and abs(notional) > usd
+    over = fresh and not reduce_only and rounded(abs(notional)) > rounded(usd)
+    if over:
+        assert decision.over_budget == float(rounded(abs(notional)) - rounded(usd)) >= 1e-6
     assert decision.would_block is over
     assert decision.allowed is not (over and mode == "enforce")
     assert (decision.violation is not None) is over
