@@ -164,6 +164,8 @@ def once(
 ) -> BudgetCycle | None:
     """One cycle under the lease, which is then given back; it is kept whole in the history.
 
+    One that Redis did not take is counted, if it takes as much as that.
+
     Args:
         lease: the right to write.
         cycle: as of `Governor`.
@@ -184,6 +186,10 @@ def once(
         computed = cycle(now)
     except LeaseLost:
         return None
+    except redis.RedisError:
+        with suppress(redis.RedisError, LeaseLost), lease.transaction() as transaction:
+            add(transaction, {REDIS_WRITE_FAIL: 1})
+        raise
     finally:
         with suppress(redis.RedisError):
             lease.release()

@@ -10,7 +10,9 @@ import redis
 import sqlalchemy as sa
 
 from riskhub.governor import GovernorSettings, run_cycle
+from riskhub.governor.counters import COUNTERS_KEY, REDIS_WRITE_FAIL
 from riskhub.governor.history import receipt
+from riskhub.governor.inputs import MEMORY_KEY
 from riskhub.governor.lease import Lease, holder
 from riskhub.settings import Settings
 from riskhub.store import Store
@@ -284,3 +286,21 @@ def test_a_redis_out_of_reach_fails_the_run_for_that_is_our_fault(
 
     assert not result.success
     assert result.get_asset_materialization_events() == []
+
+
+def test_what_redis_does_not_take_fails_the_run_and_is_counted(
+    client: redis.Redis, instance
+) -> None:
+    state(client, age_sec=1)
+    client.set(MEMORY_KEY, "no hash")
+
+    result = dg.materialize(
+        [symbol_budgets],
+        instance=instance,
+        resources={"hub": RiskHub()},
+        raise_on_error=False,
+    )
+
+    assert not result.success
+    assert client.hget(COUNTERS_KEY, REDIS_WRITE_FAIL) == "1"
+    assert holder(client) is None

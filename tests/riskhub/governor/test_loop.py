@@ -23,7 +23,7 @@ from redis.retry import Retry
 
 from riskhub.embedded_redis import serve
 from riskhub.errors import StoreUnavailable
-from riskhub.governor import BudgetCycle, GovernorSettings, run_cycle
+from riskhub.governor import BudgetCycle, GovernorSettings, PublishFailed, run_cycle
 from riskhub.governor.counters import COUNTERS_KEY
 from riskhub.governor.history import History
 from riskhub.governor.lease import WRITER_KEY, Lease, holder
@@ -356,6 +356,39 @@ def test_one_cycle_alone_is_recorded_and_leaves_the_lease_free(
     assert once(mine.lease, mine.cycle, record, mode="shadow", now=NOW) is None
     assert kept == [("mine", 1)]
     assert holder(client) == "other"
+
+
+def test_one_cycle_alone_counts_that_redis_did_not_take_it(
+    client: redis.Redis, govern: Callable[..., Alone]
+) -> None:
+    mine, kept = govern(), []
+
+    def away() -> None:
+        raise PublishFailed("writing 1 budgets failed")
+
+    mine.before = away
+    with pytest.raises(PublishFailed):
+        once(mine.lease, mine.cycle, lambda *rows: kept.append(rows), mode="shadow", now=NOW)
+
+    assert client.hget(COUNTERS_KEY, "p28_redis_write_fail_total") == "1"
+    assert (kept, holder(client)) == ([], None)
+
+
+def test_nor_does_a_redis_that_takes_no_count_hide_why(
+    client: redis.Redis, govern: Callable[..., Alone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = govern()
+
+    def gone() -> None:
+        monkeypatch.setattr(mine.lease, "transaction", refuse)
+        raise PublishFailed("the one that counts")
+
+    def refuse() -> Any:
+        raise redis.ConnectionError("gone")
+
+    mine.before = gone
+    with pytest.raises(PublishFailed, match="the one that counts"):
+        once(mine.lease, mine.cycle, lambda *_: None, mode="shadow", now=NOW)
 
 
 # --- two at once -----------------------------------------------------------------------------
