@@ -5,6 +5,7 @@ import dagster as dg
 from riskhub.settings import load_settings
 from riskhub_dagster.assets.backtests import var_backtests, var_outcomes
 from riskhub_dagster.assets.budgets import symbol_budgets
+from riskhub_dagster.assets.exits import exit_signals
 from riskhub_dagster.assets.retention import retention
 from riskhub_dagster.assets.returns import asset_returns, prices_spec
 from riskhub_dagster.assets.risk import risk_metrics
@@ -16,6 +17,8 @@ from riskhub_dagster.resources import RiskHub
 from riskhub_dagster.schedules import (
     budgets_job,
     budgets_schedule,
+    exits_job,
+    exits_schedule,
     retention_job,
     retention_schedule,
     returns_job,
@@ -35,12 +38,18 @@ defs = dg.Definitions(
         prices_spec(load_settings()),
         asset_returns,
         symbol_budgets,
+        exit_signals,
         retention,
     ],
     asset_checks=[worlds_are_fresh],
-    jobs=[landing_job, days_job, backtest_job, budgets_job, retention_job, returns_job],
+    jobs=[landing_job, days_job, backtest_job, budgets_job, exits_job, retention_job, returns_job],
     sensors=[landing_sensor, outcome_sensor, freshness_sensor],
-    schedules=[budgets_schedule, returns_schedule, retention_schedule(load_settings())],
+    schedules=[
+        budgets_schedule,
+        exits_schedule,
+        returns_schedule,
+        retention_schedule(load_settings()),
+    ],
     resources={"hub": RiskHub()},
     # A process per step would cost two seconds each, and SQLite serves one writer anyway.
     executor=dg.in_process_executor,

@@ -1,4 +1,4 @@
-"""What runs by the clock: budgets every minute, returns every evening, retention every night."""
+"""What runs by the clock: budgets every minute, returns in the evening, the rest at night."""
 
 from datetime import UTC, timedelta
 
@@ -21,6 +21,22 @@ budgets_schedule = dg.ScheduleDefinition(
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Budgets are stale to their consumers after a minute.",
+)
+
+exits_job = dg.define_asset_job(
+    "replay_exits",
+    selection=["exit_signals"],
+    description="The episodes of the exit engine, and its rules replayed over history.",
+    tags={"dagster/max_retries": "0"},  # the next night's run is the retry
+)
+
+exits_schedule = dg.ScheduleDefinition(
+    name="exits_every_night",
+    job=exits_job,
+    cron_schedule="0 4 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Signals are told by `riskhub exit-engine`, at once; this is their history.",
 )
 
 returns_job = dg.define_asset_job(

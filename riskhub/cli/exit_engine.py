@@ -24,8 +24,8 @@ from riskhub.cli.frame import console
 from riskhub.cli.telling import tell
 from riskhub.errors import RiskHubError
 from riskhub.exits.live import ExitEngine, run, run_once
-from riskhub.exits.records import episode_row
-from riskhub.exits.replay import Replayed, history, replay
+from riskhub.exits.records import episode_of, episode_row
+from riskhub.exits.replay import Replayed, days_of, history, replay
 from riskhub.exits.rules import RuleBook, show_seconds
 from riskhub.hub import utc_now
 from riskhub.settings import load_settings
@@ -252,14 +252,14 @@ def _replayed(rows: Iterable[Mapping[str, Any]], book: RuleBook, when: str) -> T
     before = None
     for row in rows:
         world = row["world_id"]
-        closed, last = row["closed_at"], row["closed_at"] or row["newest_of"]
+        closed = row["closed_at"]
         table.add_row(
             Text(world if world != before else ""),
             row["rule"],
             row["action"],
             f"{row['opened_at']:%Y-%m-%d}",
             f"{closed:%Y-%m-%d}" if closed else Text("open", style="red"),
-            f"{(last - row['opened_at']).days}",
+            str(days_of(episode_of(row))),
             shown(row, row["worst"]),
             row["evidence"]["worst"]["of"][:10],
         )

@@ -7,7 +7,7 @@ have said to these numbers, not what anybody could have known.
 """
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -177,3 +177,28 @@ def _at(moment: Moment) -> datetime:
 
 def _close_of(day: date) -> datetime:
     return datetime.combine(day, CLOSE_UTC, tzinfo=midnight(day).tzinfo)
+
+
+def by_year(episodes: Iterable[Episode]) -> list[dict[str, Any]]:
+    """Of each year and rule: in how many worlds, how many episodes opened, for how many days.
+
+    An episode that is still open counts up to the newest number that it saw.
+    """
+    found: dict[tuple[int, str], list[Episode]] = {}
+    for episode in episodes:
+        found.setdefault((episode.opened_at.year, episode.rule), []).append(episode)
+    return [
+        {
+            "year": year,
+            "rule": rule,
+            "worlds": len({(each.world_id, each.stage) for each in of_it}),
+            "episodes": len(of_it),
+            "days": sum(days_of(each) for each in of_it),
+        }
+        for (year, rule), of_it in sorted(found.items())
+    ]
+
+
+def days_of(episode: Episode) -> int:
+    """For how many whole days it was open, up to its end or the newest number that it saw."""
+    return ((episode.closed_at or episode.newest_of) - episode.opened_at).days

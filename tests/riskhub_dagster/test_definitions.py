@@ -108,6 +108,13 @@ ASSETS = {
         "checks": ["budgets_computed"],
         "partitioned": False,
     },
+    "exit_signals": {
+        "group": "governor",
+        "kinds": ["redis", "table"],
+        "deps": ["risk_metrics", "stress_results", "var_backtests"],
+        "checks": ["exits_acknowledged"],
+        "partitioned": False,
+    },
     "retention": {
         "group": "landing",
         "kinds": ["table"],
@@ -220,6 +227,7 @@ def test_jobs_sensors_and_schedules_are_those_written_down_here(
         "compute_backtests": ["var_backtests", "var_outcomes"],
         "compute_returns": ["asset_returns"],
         "compute_budgets": ["symbol_budgets"],
+        "replay_exits": ["exit_signals"],
         "apply_retention": ["retention"],
     }
     assert sensors == {
@@ -230,6 +238,9 @@ def test_jobs_sensors_and_schedules_are_those_written_down_here(
     assert schedules == {
         "budgets_every_minute": (
             "compute_budgets", "* * * * *", "UTC", dg.DefaultScheduleStatus.RUNNING,
+        ),
+        "exits_every_night": (
+            "replay_exits", "0 4 * * *", "UTC", dg.DefaultScheduleStatus.RUNNING,
         ),
         "returns_every_evening": (
             "compute_returns", "30 22 * * 1-5", "UTC", dg.DefaultScheduleStatus.RUNNING,
