@@ -1,6 +1,7 @@
 """The worker as a process: it lives on the hub's events."""
 
 import asyncio
+import gc
 import signal
 import time
 from typing import Annotated
@@ -43,6 +44,7 @@ def worker_command(
         context = Context(settings, store, tell=tell, passed_over=metrics.passed_over)
         handlers = load_handlers(context)
         _serve_metrics(settings, metrics)
+        gc.freeze()  # what is loaded by now stays; to look through it would hold up an event
         asyncio.run(_work(settings, store, handlers, metrics, once=once))
     finally:
         store.close()

@@ -7,9 +7,10 @@ the schemas are that they are judged by.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 
 from riskhub.controlbus.events import SNAPSHOT_UPDATED, Event, metrics_updated
-from riskhub.controlbus.handlers import Context
+from riskhub.controlbus.handlers import Context, Outage
 from riskhub.hub import utc_now
 from riskhub.metrics import numbers_of, numbers_tables
 from riskhub.portfolio import Sources, portfolio_of
@@ -30,7 +31,10 @@ class Numbers:
     after = (VALIDATION,)
 
     def __init__(self, context: Context) -> None:
+        """Read the prices, for which the first event would have to wait."""
         self._context = context
+        with suppress(Outage):  # it has been told; perhaps they are there in time
+            context.sources()
 
     def handle(self, events: Sequence[Event]) -> None:
         """Compute and write what is lacking of them."""
