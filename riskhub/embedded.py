@@ -12,15 +12,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import redis
 
 from riskhub import bootstrap
-from riskhub.errors import RiskHubError
+from riskhub.errors import RiskHubError, StoreNotMigrated, StoreUnavailable
 from riskhub.governor import lease
+from riskhub.hub import utc_now
 from riskhub.settings import CONFIG_VARIABLE, Settings, config_file
+from riskhub.store import Store, create_engine
 from riskhub.supervisor import Child
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
@@ -167,6 +170,7 @@ def environment(settings: Settings) -> dict[str, str]:
         CONFIG_VARIABLE: config_file(),
         "RISKHUB_HOME": settings.home,
         "RISKHUB_PRICES_PATH": settings.prices_path,
+        "RISKHUB_EXIT_RULES_PATH": settings.exit_rules_path,
         "RISKHUB_TOKENS_FILE": settings.tokens_file,
         "RISKHUB_BLOBS__DIRECTORY": settings.blobs.directory,
     }
@@ -213,13 +217,19 @@ def foundations(settings: Settings) -> list[Child]:
 
 
 def orchestration(settings: Settings) -> list[Child]:
-    """What decides when things are computed: Dagster's webserver and daemon, and the governor."""
+    """What decides: Dagster's webserver and daemon, the governor, and the exit engine."""
     return [
         Child(
             "governor",
             command_governor(),
             lambda: _is_governed(settings),
             about=f"budgets every {settings.governor.interval_sec:g} s",
+        ),
+        Child(
+            "exits",
+            command_exit_engine(),
+            lambda: _has_exit_engine(settings),
+            about="signals by the rules of exit_rules_path",
         ),
         Child(
             "dagster",
@@ -277,6 +287,11 @@ def command_code_server(settings: Settings) -> list[str]:
 def command_governor() -> list[str]:
     """The governor's loop."""
     return [sys.executable, "-m", "riskhub", "governor"]
+
+
+def command_exit_engine() -> list[str]:
+    """The exit engine's loop."""
+    return [sys.executable, "-m", "riskhub", "exit-engine"]
 
 
 def command_webserver(settings: Settings) -> list[str]:
@@ -347,6 +362,20 @@ def _is_governed(settings: Settings) -> bool:
             return lease.holder(client) is not None
         except redis.RedisError:
             return False
+
+
+def _has_exit_engine(settings: Settings) -> bool:
+    """Whether an exit engine is at work: that of another machine is as good."""
+    engine = create_engine(settings.effective_database_url)
+    try:
+        row = Store(engine).exit_engine()
+    except (StoreUnavailable, StoreNotMigrated):
+        return False
+    finally:
+        engine.dispose()
+    # It writes at each look; what one wrote that has ended since is no sign of life.
+    recent = timedelta(seconds=2 * settings.exits.look_sec)
+    return row is not None and utc_now() - row["at"] < recent
 
 
 def _daemon_is_healthy(settings: Settings) -> Callable[[], bool]:

@@ -240,6 +240,7 @@ def test_nothing_is_ready_before_it_runs(settings: Settings) -> None:
         "api": False,
         "code": False,
         "governor": False,
+        "exits": False,
         "dagster": False,
         "daemon": False,
     }
