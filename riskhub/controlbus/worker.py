@@ -164,9 +164,9 @@ class Worker:
         if batch:
             self._hurry.next_batch()
             await self._work(batch)
+        self._recovered()
         if batch is not None:
             self._say("works" if batch or not self._bus.stands_by else "stands by")
-        self._recovered()
         await self._look_around()
         return bool(batch)
 
