@@ -7,6 +7,7 @@ from riskhub.cli import (
     compute,
     config,
     dlq,
+    events,
     exit_engine,
     governor,
     numbers,
@@ -40,6 +41,7 @@ app.add_typer(governor.app)
 app.add_typer(relay.app)
 app.add_typer(worker.app)
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(events.app, name="events")
 app.add_typer(budget.app, name="budget")
 app.add_typer(portfolio_state.app)
 app.add_typer(exit_engine.app, name="exit-engine")

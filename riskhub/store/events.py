@@ -100,10 +100,7 @@ class EventStore:
             up_to: only up to this sequence.
         """
         query = sa.select(events.c.sequence).where(events.c.sequence > sequence)
-        if types is not None:
-            query = query.where(events.c.type.in_(types))
-        if key is not None:
-            query = query.where(events.c.key == key)
+        query = _chosen(query, types, key)
         if up_to is not None:
             query = query.where(events.c.sequence <= up_to)
         with reading(self.engine) as connection:
@@ -135,6 +132,15 @@ class EventStore:
         query = sa.select(first.c.sequence).where(first.c.sequence > after)
         with reading(self.engine) as connection:
             return _events(connection, query.order_by(first.c.sequence).limit(limit), PAGE_BYTES)
+
+    def behind_newest(
+        self, count: int, *, types: Collection[str] | None = None, key: str | None = None
+    ) -> int:
+        """The sequence that the newest `count` of these events are behind; see `events_after`."""
+        query = _chosen(sa.select(events.c.sequence), types, key)
+        query = query.order_by(events.c.sequence.desc()).offset(count).limit(1)
+        with reading(self.engine) as connection:
+            return connection.execute(query).scalar() or 0
 
     def events_head(self) -> int:
         """The newest sequence there is; 0 when nothing has happened."""
@@ -188,6 +194,14 @@ class EventStore:
                     yield None
                     return
                 yield lambda: None
+
+
+def _chosen(
+    query: sa.Select[Any], types: Collection[str] | None, key: str | None
+) -> sa.Select[Any]:
+    if types is not None:
+        query = query.where(events.c.type.in_(types))
+    return query if key is None else query.where(events.c.key == key)
 
 
 def _row(event: NewEvent) -> dict[str, Any]:

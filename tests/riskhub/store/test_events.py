@@ -118,6 +118,18 @@ def test_events_are_asked_for_by_type_and_key(store: Store) -> None:
     assert types_of(store, up_to=up_to) == [SNAPSHOT_UPDATED, SNAPSHOT_UPDATED]
 
 
+def test_the_newest_are_behind_the_one_before_them(store: Store) -> None:
+    store.land([accept(world_id=world) for world in "abab"])
+    store.land([accept(version="v2", world_id=world) for world in "ab"])
+    store.add_events([an_event(1, "a")])
+    after = [event.sequence for event in store.events_after(0, limit=10)]
+
+    assert store.behind_newest(2) == after[-3]
+    assert store.behind_newest(2, key="a") == after[0]
+    assert store.behind_newest(1, types=["exit_signal"]) == 0
+    assert store.behind_newest(9) == 0
+
+
 def test_the_same_event_is_put_there_once(store: Store) -> None:
     store.add_events([an_event(1), an_event(2), an_event(1)])
     store.add_events([an_event(2), an_event(3)])
