@@ -140,13 +140,13 @@ class ExitEngine:
 
     def _decide(self, worlds: Collection[str] | None, now: datetime) -> dict[Key, Decision]:
         evidence = evidence_of(episode_row(episode) for episode in self._open_episodes())
-        seen = {
-            key: observation
-            for key, observation in observe(
-                self._store, self._book, worlds=worlds, evidence=evidence
-            ).items()
-            if key[1] not in self._timeless
-        }
+        seen = observe(
+            self._store,
+            self._book,
+            worlds=worlds,
+            without_stages=self._timeless,
+            evidence=evidence,
+        )
         decided = {
             key: decide(self._book, observation, self._states.get(key, {}), now)
             for key, observation in seen.items()

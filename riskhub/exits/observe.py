@@ -15,6 +15,7 @@ def observe(
     book: RuleBook,
     *,
     worlds: Collection[str] | None = None,
+    without_stages: Collection[str] = (),
     evidence: Collection[int] = (),
 ) -> dict[Key, Observation]:
     """What is known now of each world and stage that has ever landed.
@@ -22,10 +23,15 @@ def observe(
     Args:
         book: says which numbers are wanted.
         worlds: only of these; None is all.
+        without_stages: not of these.
         evidence: positions of snapshots that open episodes go back to.
     """
     found = store.observed(
-        worlds=worlds, tails=book.tail_kinds(), zones=book.zone_kinds(), positions=evidence
+        worlds=worlds,
+        tails=book.tail_kinds(),
+        zones=book.zone_kinds(),
+        without_stages=without_stages,
+        positions=evidence,
     )
     numbers = {key_of(each.metrics): measured_of(each) for each in found.numbers}
     landed = {key_of(row): landed_of(row) for row in found.landed}

@@ -74,6 +74,7 @@ class ObservedStore:
         worlds: Collection[str] | None,
         tails: Kinds,
         zones: Kinds,
+        without_stages: Collection[str] = (),
         positions: Collection[Position] = (),
     ) -> Observed:
         """The newest of each world and stage, of one state of the database.
@@ -82,12 +83,15 @@ class ObservedStore:
             worlds: only of these; None is all.
             tails: the methods and levels of the tails that are wanted.
             zones: the same of backtests.
+            without_stages: not of these.
             positions: which of these are in the quarantine.
         """
         with one_state(self.engine) as connection:
             keys = sa.select(world_stages.c.world_id, world_stages.c.stage)
             if worlds is not None:
                 keys = keys.where(world_stages.c.world_id.in_(worlds))
+            if without_stages:
+                keys = keys.where(world_stages.c.stage.not_in(without_stages))
             found = [(world, stage) for world, stage in connection.execute(keys)]
             of_keys = keys.subquery("of_keys")
             newest = sa.select(_newest_measured(of_keys)).select_from(of_keys)

@@ -455,13 +455,13 @@ def test_killed_and_started_again_it_goes_on_and_sigterm_ends_it(
     }
     compute_world(store, 0.1, as_of=clock.now, version="a")
     with started(environment) as first:
-        wait_until(lambda: len(streamed(client)) == 1)
+        wait_until(lambda: len(streamed(client)) == 1, within_sec=90)
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
     clock.advance(1)
     compute_world(store, 0.02, as_of=clock.now, version="b")
     with started(environment) as second:
-        wait_until(lambda: len(streamed(client)) == 2)
+        wait_until(lambda: len(streamed(client)) == 2, within_sec=90)
         lines: list[str] = []
         assert second.stdout is not None
         reader = threading.Thread(target=lambda: lines.extend(second.stdout or []))

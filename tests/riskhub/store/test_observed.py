@@ -5,9 +5,10 @@ from typing import Any
 
 from builders import WORLD
 from exiting import STAGE, START, compute_world, write_verdict
-from stored import DAY
+from stored import DAY, metrics, plans_of
 
 from riskhub.store import Store
+from riskhub.store.engine import writing
 from riskhub.store.observed import Observed
 
 KINDS = [("historical", "0.99")]
@@ -57,8 +58,31 @@ def test_of_each_world_and_stage_the_newest_by_as_of_then_by_landing(store: Stor
     assert newest.keys() == {"c", "d", "e"}
     assert [tail["es"] for tail in newest["c"].tails] == [0.3]
     assert {row["version"] for row in found.landed} == {"c", "d", "e"}
+    assert observed(store, without_stages=["live", STAGE]) == Observed([])
+    assert observed(store, without_stages=[STAGE]).worlds == [(WORLD, "live")]
     only = observed(store, worlds=["fx"])
     assert [each.metrics["version"] for each in only.numbers] == ["d"]
+
+
+def test_the_newest_of_each_world_is_found_without_reading_what_came_before(filled: Store) -> None:
+    landed_rows = filled.landed_on(date(2020, 1, 1), DAY)
+    named = ("world_id", "version", "as_of", "day")
+    rows = [
+        metrics(each.position, **{name: getattr(each, name) for name in named})
+        for each in landed_rows
+    ]
+    filled.write_days({"risk_metrics": rows}, [], replace=False)
+    with writing(filled.engine) as connection:
+        connection.exec_driver_sql("ANALYZE")
+    with plans_of(filled) as plans:
+        found = observed(filled)
+    assert len(found.landed) == len(found.numbers) == 20
+    (measured,) = [plan for plan in plans if "ix_risk_metrics_world_id_stage_as_of" in plan]
+    (landed,) = [plan for plan in plans if "ix_snapshots_stage" in plan]
+    for plan in (measured, landed):
+        for table in ("risk_metrics", "snapshots"):
+            assert f"Seq Scan on {table} " not in plan, plan
+            assert f"SCAN {table}" not in plan, plan
 
 
 def test_a_snapshot_without_numbers_is_landed_and_not_measured(store: Store) -> None:
