@@ -90,7 +90,7 @@ def create_engine(url: str) -> sa.Engine:
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
     """To read from: each statement sees what was committed before it."""
     with (
-        _named_failures(),
+        named_failures(),
         # In Postgres a transaction would say the same, in three round trips instead of one.
         engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
     ):
@@ -103,7 +103,7 @@ def one_state(engine: sa.Engine) -> Iterator[sa.Connection]:
     # In SQLite any transaction does.
     level = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
     with (
-        _named_failures(),
+        named_failures(),
         engine.connect().execution_options(**level) as connection,
         connection.begin(),
     ):
@@ -114,7 +114,7 @@ def one_state(engine: sa.Engine) -> Iterator[sa.Connection]:
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A transaction that writes: commits at the end, leaves nothing behind on an error."""
     with (
-        _named_failures(),
+        named_failures(),
         engine.connect().execution_options(**{_WRITES: True}) as connection,
         connection.begin(),
     ):
@@ -122,7 +122,8 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 @contextmanager
-def _named_failures() -> Iterator[None]:
+def named_failures() -> Iterator[None]:
+    """What the database does not do now, as one of our own failures."""
     try:
         yield
     except PoolTimeout as error:
