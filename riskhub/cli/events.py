@@ -100,8 +100,8 @@ def replay_command(
 ) -> None:
     """Tell a world's landings again, with the ids they had, after checking each.
 
-    With brokers configured they go straight to the topic, else into the outbox once more. What
-    does not verify becomes a dead letter: see `riskhub dlq`.
+    With brokers configured they go straight to the topic, else into the outbox once more.
+    What does not verify becomes a dead letter: see `riskhub dlq`.
     """
     from riskhub.controlbus import replay  # noqa: PLC0415 - slow
 
@@ -124,8 +124,8 @@ def replay_command(
             done = replay.replay(hub, world, begin, end, emit, dry_run=dry_run, advanced=advanced)
     finally:
         hub.store.close()
-    place = f"topic {where}" if to_kafka else "the outbox"
-    told = "would be told again" if dry_run else f"told again, on {place}"
+    place = f"on topic {where}" if to_kafka else "into the outbox"
+    told = "would be told again" if dry_run else f"told again, {place}"
     console.print(f"{done.told} of {count} landings {told}", highlight=False, soft_wrap=True)
     for letter in done.dead[:_MOST_DEAD]:
         errors.print(Text(f"  {letter.record.origin}: {letter.reason}"), soft_wrap=True)

@@ -136,7 +136,7 @@ def test_replay_tells_the_days_again_and_says_so(run: Run, store: Store) -> None
 
     result = run("replay", "--world", WORLD, *DAYS)
 
-    assert (result.exit_code, result.stdout) == (0, "2 of 2 landings told again, on the outbox\n")
+    assert (result.exit_code, result.stdout) == (0, "2 of 2 landings told again, into the outbox\n")
     again = store.events_after(4, limit=10)
     assert [event.subject for event in again] == [f"{WORLD}/v5", f"{WORLD}/v6"]
 
@@ -150,7 +150,7 @@ def test_replay_ends_with_1_when_something_did_not_verify(run: Run, store: Store
     result = run("replay", "--world", WORLD, *DAYS)
 
     assert result.exit_code == 1
-    assert result.stdout == "1 of 2 landings told again, on the outbox\n"
+    assert result.stdout == "1 of 2 landings told again, into the outbox\n"
     assert "outbox 1: the stored body does not have the digest" in result.stderr
     assert "1 did not verify and were not told; see `riskhub dlq list`" in result.stderr
     assert store.count_dead_letters() == 1
