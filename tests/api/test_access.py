@@ -24,7 +24,7 @@ TOKENS = (
     TokenSpec(name="writer", secret=WRITER, scopes=frozenset({Scope.WRITE})),
     TokenSpec(name="optimizer", secret=OPTIMIZER, actors=frozenset({ACTOR, "gateway"})),
 )
-GUARDED = [*READS, "/metrics"]
+GUARDED = [*READS, "/risk-hub/events", "/metrics"]
 
 
 def bearing(token: str, **others: str) -> dict[str, bytes]:
