@@ -7,8 +7,6 @@ is killed outright (and started again) in the middle of the load, in an order th
 import os
 import random
 import secrets
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,8 +17,9 @@ from pathlib import Path
 import httpx
 import pytest
 from builders import HEADERS, raw_document, wait_until
+from daemons import Daemon
 from on_topic import all_on, first_told
-from served import api_process, environment, migrate_database
+from served import api_process, migrate_database
 from service_resolution import KafkaBroker
 
 from riskhub.controlbus.events import METRICS_UPDATED
@@ -32,43 +31,6 @@ LANDINGS = 10_000
 WORLDS = 20
 CLIENTS = 8
 SEED = int(os.environ.get("RISKHUB_TEST_SEED") or secrets.randbelow(10**6))
-
-
-class Daemon:
-    """A `riskhub` process that runs until it is ended; killed with the test."""
-
-    def __init__(self, name: str, home: Path, settings: dict[str, str]) -> None:
-        self.name = name
-        self._home = home
-        self._environment = environment(home, **settings)
-        self._log = home / f"{name}-{secrets.token_hex(3)}.log"
-        self.start()
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "riskhub", self.name],
-                env=self._environment,
-                cwd=self._home,
-                stdout=log,
-                stderr=log,
-            )
-
-    def kill_and_start(self) -> None:
-        self.process.kill()
-        self.process.wait(30)
-        self.start()
-
-    def terminate(self) -> int:
-        self.process.terminate()
-        return self.process.wait(30)
-
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait(30)
 
 
 class Api:
