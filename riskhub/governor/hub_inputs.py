@@ -57,16 +57,17 @@ def read_heat(store: Store | None, world_id: str, *, limit: float, at: datetime)
 
     try:
         which = NumbersFilter(method=HEAT_METHOD, level=HEAT_LEVEL)
-        row = _alive(store, store.numbers(world_id, which, limit=1).rows, at)
+        row, expired = _newest(store, store.numbers(world_id, which, limit=1).rows, at)
     except _NO_STORE:
         return missing
     if row is None or not row["tails"]:
-        return missing
+        return replace(missing, as_of=expired)
     (tail,) = row["tails"]
     if not isfinite(tail["es"]):
         return Input(WORST, "malformed")
     age = (at - row["as_of"]).total_seconds()
-    return Input(min(max(tail["es"] / limit, 0.0), 1.0), "fresh", max(age, 0.0))
+    heat = min(max(tail["es"] / limit, 0.0), 1.0)
+    return Input(heat, "fresh", max(age, 0.0), as_of=row["as_of"].timestamp())
 
 
 def read_shares(store: Store | None, world_id: str, *, at: datetime) -> Input[Shares]:
@@ -75,11 +76,11 @@ def read_shares(store: Store | None, world_id: str, *, at: datetime) -> Input[Sh
     if store is None:
         return missing
     try:
-        row = _alive(store, store.contributions(world_id, limit=1).rows, at)
+        row, expired = _newest(store, store.contributions(world_id, limit=1).rows, at)
     except _NO_STORE:
         return missing
     if row is None:
-        return missing
+        return replace(missing, as_of=expired)
     parts = {one["symbol"]: one["es"] for one in row["contributions"]}
     total = sum(parts.values())
     if not parts or not isfinite(total) or total <= 0:
@@ -87,12 +88,21 @@ def read_shares(store: Store | None, world_id: str, *, at: datetime) -> Input[Sh
     shares = {symbol: es / total for symbol, es in parts.items()}
     if not all(map(isfinite, shares.values())):
         return missing
-    return Input(shares, "fresh", max((at - row["as_of"]).total_seconds(), 0.0))
+    age = (at - row["as_of"]).total_seconds()
+    return Input(shares, "fresh", max(age, 0.0), as_of=row["as_of"].timestamp())
 
 
-def _alive(store: Store, rows: list[dict[str, Any]], at: datetime) -> dict[str, Any] | None:
-    """The row, if there is one and its snapshot has not expired."""
+def _newest(
+    store: Store, rows: list[dict[str, Any]], at: datetime
+) -> tuple[dict[str, Any] | None, float | None]:
+    """The row, if there is one and its snapshot has not expired; of what it is, if it has."""
+    from riskhub.store import Filter  # noqa: PLC0415 - imports SQLAlchemy
+
     for row in rows:
-        if store.by_version(row["world_id"], row["version"], now=at) is not None:
-            return row
-    return None
+        also_expired = Filter(include_expired=True)
+        stored = store.by_version(row["world_id"], row["version"], also_expired, now=at)
+        if stored is not None and stored.expires_at > at:
+            return row, None
+        if stored is not None:
+            return None, stored.as_of.timestamp()
+    return None, None

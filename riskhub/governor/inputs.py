@@ -96,6 +96,8 @@ class Input(Generic[_T]):
         unfresh_sec: how long ago it was last fresh, seconds; 0 while it is, or never was.
         second_choice: it is not what is asked for first: sigma where there is no name of a
             regime, or the second of `HEAT_METRICS`.
+        as_of: of what is made of a snapshot of the hub, also of one that has expired: that of the
+            snapshot, unix seconds.
     """
 
     value: _T
@@ -103,6 +105,7 @@ class Input(Generic[_T]):
     age_sec: float | None = None
     unfresh_sec: float = 0.0
     second_choice: bool = False
+    as_of: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

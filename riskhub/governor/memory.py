@@ -14,7 +14,11 @@ What was broken was taken as the worst, and is remembered so: broken and then mi
 than broken. What comes from a second choice (sigma, where the regime had a name) counts no less
 than what the first choice last said.
 
-Ages never shrink. When the clock steps back, all that is remembered steps back with it.
+Ages never shrink. When the clock steps back, all that is remembered steps back with it. So does
+what is still there from before: a portfolio state that is no newer, by its timestamp, than the one
+seen last is as much older, and once it is not fresh it does not become so again; a snapshot of the
+hub that was seen expired stays so. A producer that lives is believed again at its second state
+after the step, at the latest.
 
 Pure: what is remembered goes in, what has changed comes out.
 """
@@ -23,9 +27,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 from riskhub.governor.inputs import (
+    NO_DRAWDOWN,
     WORST,
     GovernorInputs,
     Input,
@@ -34,13 +39,18 @@ from riskhub.governor.inputs import (
 )
 from riskhub.governor.settings import GovernorSettings
 
-PORTFOLIO, DRAWDOWN, HEAT, SHARES, CLOCK = "portfolio", "drawdown", "heat", "shares", "clock"
+PORTFOLIO, DRAWDOWN, HEAT, SHARES = "portfolio", "drawdown", "heat", "shares"
 CLUSTER, REGIME = "cluster:", "regime:"
+CLOCK, SEEN, EXPIRED = "clock", "seen", "expired:"
+"""What the clock showed; the portfolio state that was seen last, fresh or not; and of heat and
+shares the newest snapshot that was seen expired."""
 
 FORGET_SEC = 7 * 86_400.0
 """A symbol or cluster that nobody has asked for so long is forgotten."""
 
 _BROKEN = frozenset({"malformed", "out_of_range"})
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +58,13 @@ class Known:
     """The last value of one input.
 
     Attributes:
-        value: of the portfolio its equity, USD; of `shares` how many; of all others 0 to 1.
-        fresh_at: when it was last fresh, unix seconds by the clock of the governor.
+        value: of the portfolio its equity, USD; of `shares` how many; of the clock, of what was
+            seen and what had expired its time, as it stands there; of all others 0 to 1.
+        fresh_at: when it was last fresh, of what was seen when it was written; unix seconds by the
+            clock of the governor, as it goes now.
         second_choice: as of `Input`.
-        extra: of the portfolio its `timestamp` and, if there was one, `drawdown`; of `shares` the
-            shares by symbol.
+        extra: of the portfolio its `timestamp`, by the same clock, and, if there was one,
+            `drawdown`; of `shares` the shares by symbol.
     """
 
     value: float
@@ -73,15 +85,19 @@ def recall(
     Args:
         judged: of this cycle, each by itself.
         known: `remembered`, by name: ``portfolio``, ``drawdown``, ``heat``, ``shares``, ``clock``,
-            ``cluster:{id}``, ``regime:{symbol}``.
+            ``seen``, ``cluster:{id}``, ``regime:{symbol}``, ``expired:heat``, ``expired:shares``.
         now: unix seconds.
-        settings: of them `lkg_max_sec`.
+        settings: of them `stale_sec` and `lkg_max_sec`.
     """
-    memory = _Memory(known, now, settings.lkg_max_sec)
+    memory = _Memory(known, now, settings)
+    portfolio = memory.portfolio(judged.portfolio)
+    # The drawdown is part of the state, and no fresher than that.
+    drawdown = judged.drawdown if portfolio.policy == "fresh" else NO_DRAWDOWN
+    heat = memory.unless_expired(HEAT, judged.heat, WORST)
     inputs = replace(
         judged,
-        portfolio=memory.portfolio(judged.portfolio),
-        heat=memory.stress(HEAT, judged.heat),
+        portfolio=portfolio,
+        heat=memory.stress(HEAT, heat),
         clusters={
             cluster: memory.stress(CLUSTER + cluster, stress)
             for cluster, stress in judged.clusters.items()
@@ -90,8 +106,8 @@ def recall(
             symbol: memory.stress(REGIME + symbol, regime)
             for symbol, regime in judged.regimes.items()
         },
-        drawdown=memory.stress(DRAWDOWN, judged.drawdown),
-        shares=memory.shares(judged.shares),
+        drawdown=memory.stress(DRAWDOWN, drawdown),
+        shares=memory.shares(memory.unless_expired(SHARES, judged.shares, {})),
     )
     memory.forget(keep=judged)
     return inputs, memory.changes
@@ -100,22 +116,22 @@ def recall(
 class _Memory:
     """What is known in one cycle, and what changes of it."""
 
-    def __init__(self, known: Mapping[str, Known], now: float, lkg_max_sec: float) -> None:
+    def __init__(self, known: Mapping[str, Known], now: float, settings: GovernorSettings) -> None:
         self.changes: Changes = {}
         self._known = known
         self._now = now
-        self._lkg_max_sec = lkg_max_sec
+        self._stale_sec = settings.stale_sec
+        self._lkg_max_sec = settings.lkg_max_sec
         clock = known.get(CLOCK)
         if clock is not None and clock.fresh_at > now:
             back = clock.fresh_at - now
-            self._known = {
-                name: replace(last, fresh_at=last.fresh_at - back) for name, last in known.items()
-            }
+            self._known = {name: _stepped_back(name, last, back) for name, last in known.items()}
             self.changes.update(self._known)
         self.changes[CLOCK] = Known(now, now)
 
     def portfolio(self, judged: Input[PortfolioState | None]) -> Input[PortfolioState | None]:
         """Fresh, else the last that was, else as it was judged."""
+        judged = self._as_old_as_it_is(judged)
         state = judged.value
         if judged.policy == "fresh" and state is not None:
             extra = {"timestamp": state.timestamp}
@@ -131,6 +147,43 @@ class _Memory:
             return Input(None, "too_old", age, unfresh)
         state = PortfolioState(last.value, last.extra.get("drawdown"), timestamp)
         return Input(state, "last_known_good", age, unfresh)
+
+    def _as_old_as_it_is(
+        self, judged: Input[PortfolioState | None]
+    ) -> Input[PortfolioState | None]:
+        """With its time by the clock as it goes now, if it was written before that stepped back."""
+        state, seen = judged.value, self._known.get(SEEN)
+        if state is None:
+            return judged
+        timestamp = state.timestamp
+        if seen is None or timestamp > seen.value:
+            self.changes[SEEN] = Known(timestamp, timestamp)
+            return judged
+        back = seen.value - seen.fresh_at
+        self.changes[SEEN] = Known(timestamp, timestamp - back)
+        if back <= 0:
+            return judged
+        state = replace(state, timestamp=timestamp - back)
+        age = self._since(state.timestamp)
+        fresh = judged.policy == "fresh" and age < self._stale_sec and self._was_fresh()
+        return Input(state, "fresh" if fresh else "stale", age)
+
+    def _was_fresh(self) -> bool:
+        """Whether the portfolio state was fresh in the cycle before."""
+        last, clock = self._known.get(PORTFOLIO), self._known.get(CLOCK)
+        return last is not None and clock is not None and last.fresh_at >= clock.fresh_at
+
+    def unless_expired(self, name: str, judged: Input[_T], fallback: _T) -> Input[_T]:
+        """Missing, if its snapshot was seen expired: no clock that steps back makes it alive."""
+        if judged.as_of is None:
+            return judged
+        last = self._known.get(EXPIRED + name)
+        if judged.policy == "fresh":
+            alive = last is None or judged.as_of > last.value
+            return judged if alive else Input(fallback, "missing", as_of=judged.as_of)
+        if last is None or judged.as_of > last.value:
+            self.changes[EXPIRED + name] = Known(judged.as_of, self._now)
+        return judged
 
     def stress(self, name: str, judged: Input[float]) -> Input[float]:
         """Heat, or any other value from 0 (calm) to 1, where more is less budget."""
@@ -185,6 +238,13 @@ class _Memory:
         return max(self._now - then, 0.0)
 
 
+def _stepped_back(name: str, last: Known, back: float) -> Known:
+    extra = last.extra
+    if name == PORTFOLIO:
+        extra = {**extra, "timestamp": extra["timestamp"] - back}
+    return replace(last, fresh_at=last.fresh_at - back, extra=extra)
+
+
 # -- as it is kept --------------------------------------------------------------------------------
 
 
@@ -192,7 +252,8 @@ def remembered(fields: Mapping[bytes | str, bytes | str]) -> dict[str, Known]:
     """The memory from its hash.
 
     A field that can't be read is no reason to be less careful: it counts as the worst, long ago.
-    A portfolio, shares or clock that can't be read are not remembered.
+    A portfolio, shares or times (of the clock, of what was seen, of what had expired) that can't be
+    read are not remembered.
     """
     return dict(_entries(fields))
 
@@ -214,7 +275,7 @@ def _entries(fields: Mapping[bytes | str, bytes | str]) -> Iterator[tuple[str, K
         if name == PORTFOLIO:
             if known is not None and known.value > 0 and "timestamp" in known.extra:
                 yield name, known
-        elif name in {SHARES, CLOCK}:
+        elif name in {SHARES, CLOCK, SEEN} or name.startswith(EXPIRED):
             if known is not None:
                 yield name, known
         elif known is None or not 0.0 <= known.value <= 1.0:

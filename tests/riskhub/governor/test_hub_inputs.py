@@ -1,7 +1,7 @@
 """Heat and shares from the hub's own numbers, while they can be believed."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ MISSING_HEAT = Input(1.0, "missing")
 MISSING_SHARES: Input[Any] = Input({}, "missing")
 MINUTE = timedelta(minutes=1)
 AGE = 300.0  # of the snapshot, at `NOW`
+AS_OF = NOW.timestamp() - AGE
 
 
 @dataclass
@@ -83,8 +84,8 @@ def test_heat_is_the_expected_shortfall_as_a_part_of_what_is_allowed(
         },
     )
 
-    assert read_heat(store, WORLD, limit=0.05, at=NOW) == Input(0.5, "fresh", AGE)
-    assert read_heat(store, WORLD, limit=0.01, at=NOW) == Input(1.0, "fresh", AGE)
+    assert read_heat(store, WORLD, limit=0.05, at=NOW) == Input(0.5, "fresh", AGE, as_of=AS_OF)
+    assert read_heat(store, WORLD, limit=0.01, at=NOW) == Input(1.0, "fresh", AGE, as_of=AS_OF)
     assert read_heat(store, "another", limit=0.05, at=NOW) == MISSING_HEAT
 
 
@@ -98,7 +99,9 @@ def test_a_snapshot_without_that_number_or_that_has_expired_gives_none(
     store: Store, land: Land
 ) -> None:
     land("v1", tails={("historical", "0.975"): 0.02})
-    assert read_heat(store, WORLD, limit=0.05, at=NOW + 10 * MINUTE) == MISSING_HEAT
+    assert read_heat(store, WORLD, limit=0.05, at=NOW + 10 * MINUTE) == replace(
+        MISSING_HEAT, as_of=AS_OF
+    )
     assert read_heat(store, WORLD, limit=0.05, at=NOW + 9.9 * MINUTE).policy == "fresh"
 
     land("v2", as_of="2026-01-31T21:04:00Z", tails={("normal", "0.975"): 0.02})
@@ -113,6 +116,10 @@ def test_shares_are_of_the_newest_snapshot_and_add_up_to_one(store: Store, land:
 
     assert shares.value == pytest.approx({"BAC": 0.75, "JPM": 0.5, "GLD": -0.25})
     assert (shares.policy, shares.age_sec) == ("fresh", 60.0)
+    assert shares.as_of == NOW.timestamp() - 60
+    assert read_shares(store, WORLD, at=NOW + 14 * MINUTE) == replace(
+        MISSING_SHARES, as_of=shares.as_of
+    )
 
 
 @pytest.mark.parametrize("es", [{}, {"BAC": 0.1, "JPM": -0.1}, {"BAC": -0.2, "JPM": 0.1}])
@@ -167,6 +174,31 @@ def test_a_cycle_uses_them_and_holds_them_when_the_hub_is_gone(
     assert long_gone.budgets[0].portfolio_heat == 1.0
     assert long_gone.budgets[0].budget_usd == pytest.approx(1_200 / 1.5)
     assert long_gone.budgets[0].policies["contribution"] == "held_careful"
+
+
+def test_a_snapshot_that_was_seen_expired_stays_so_when_the_clock_steps_back(
+    client: redis.Redis, store: Store, land: Land
+) -> None:
+    land("v1", tails={("historical", "0.975"): 0.0125}, es={"BAC": 0.03, "JPM": 0.01})
+    settings = GovernorSettings(heat_world=WORLD, contribution_world=WORLD)
+    now = NOW.timestamp()
+
+    def heat_and_shares(at: float) -> tuple[float, Any]:
+        state = {"equity_usd": "100000", "timestamp": str(at)}
+        client.hset("quantum:state:portfolio", mapping=state)
+        inputs = run_cycle(client, settings, at, hub=Hub(store)).inputs
+        assert inputs is not None
+        return inputs.heat.value, inputs.shares.policy
+
+    assert heat_and_shares(now + 601) == (1.0, "missing")
+    assert heat_and_shares(now) == (1.0, "missing")
+    land(
+        "v2",
+        as_of="2026-01-31T21:01:00Z",
+        tails={("historical", "0.975"): 0.0125},
+        es={"BAC": 0.03},
+    )
+    assert heat_and_shares(now + 1) == (0.25, "fresh")
 
 
 def test_a_heat_page_comes_before_the_hub(

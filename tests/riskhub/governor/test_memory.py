@@ -15,7 +15,7 @@ from riskhub.governor import (
     PortfolioState,
     recall,
 )
-from riskhub.governor.inputs import heat_input, regime_input
+from riskhub.governor.inputs import NO_DRAWDOWN, heat_input, portfolio_input, regime_input
 from riskhub.governor.memory import FORGET_SEC, remembered, written
 
 NOW = 1_738_000_000.75
@@ -214,6 +214,98 @@ def test_when_the_clock_steps_back_nothing_gets_younger() -> None:
     assert recalled(GONE, known, NOW - 2_800 + 101).heat.policy == "held_careful"
 
 
+def found(timestamp: float, now: float, *, drawdown: float = 0.1) -> GovernorInputs:
+    """Everything fresh, and a portfolio state of that time as it is judged now."""
+    state = portfolio_input(["100000", repr(drawdown), repr(timestamp)], now=now, stale_sec=30)
+    judged = Input(drawdown, "fresh") if state.policy == "fresh" else NO_DRAWDOWN
+    return replace(FRESH, portfolio=state, drawdown=judged)
+
+
+def policies(*states: tuple[float, float]) -> list[tuple[str, float]]:
+    """Of states of these times, seen at these, one after another: their policy, and since when."""
+    known: dict[str, Known] = {}
+    told = []
+    for timestamp, now in states:
+        judged = found(NOW + timestamp, NOW + now)
+        portfolio = recalled(judged, known, NOW + now).portfolio
+        told.append((portfolio.policy, portfolio.unfresh_sec))
+        known = after(judged, known, NOW + now)
+    return told
+
+
+def test_a_state_that_was_stale_is_not_fresh_when_the_clock_steps_back() -> None:
+    # Never fresh, so there were no budgets:
+    assert policies((0, 40), (0, 10), (0, 12)) == [("stale", 0.0)] * 3
+    # Fresh at first, so that they get smaller:
+    assert policies((0, 5), (0, 40), (0, 10), (0, 20)) == [
+        *(("fresh", 0.0), ("last_known_good", 35.0)),
+        *(("last_known_good", 35.0), ("last_known_good", 45.0)),
+    ]
+
+
+def test_a_state_that_is_fresh_grows_old_as_if_no_clock_had_stepped_back() -> None:
+    assert policies((0, 20), (0, 5), (0, 14), (0, 15))[1:] == [
+        *(("fresh", 0.0), ("fresh", 0.0), ("last_known_good", 1.0)),
+    ]
+    judged, known = found(NOW, NOW + 5), after(found(NOW, NOW + 20), None, NOW + 20)
+    assert recalled(judged, known, NOW + 5).portfolio.age_sec == 20.0
+
+
+def test_a_state_that_a_step_made_one_of_the_future_is_not_fresh_when_its_time_comes() -> None:
+    assert policies((0, 1), (0, -9), (0, -5), (0, -1), (0, 5), (6, 6))[1:] == [
+        *(("last_known_good", since) for since in (0.0, 4.0, 8.0, 14.0)),
+        ("fresh", 0.0),
+    ]
+
+
+def test_after_a_step_a_state_from_before_that_one_is_no_fresher() -> None:
+    assert policies((0, 40), (-5, 0)) == [("stale", 0.0)] * 2
+
+
+def test_a_producer_that_lives_is_believed_at_its_second_state_after_a_step() -> None:
+    hour = 3_600
+    assert policies((0, 1), (6 - hour, 7 - hour), (11 - hour, 12 - hour)) == [
+        *(("fresh", 0.0), ("last_known_good", 0.0), ("fresh", 0.0)),
+    ]
+    assert policies((0, 40), (11, 12)) == [("stale", 0.0), ("fresh", 0.0)]
+
+
+def test_the_age_of_what_stands_in_does_not_shrink_with_the_clock() -> None:
+    known = after(GONE, after(FRESH), NOW + 60)
+    inputs = recalled(GONE, known, NOW + 10)
+    assert (inputs.portfolio.unfresh_sec, inputs.portfolio.age_sec) == (60.0, 64.0)
+
+
+def test_the_drawdown_of_a_state_that_is_not_fresh_is_not_believed_either() -> None:
+    known = after(found(NOW, NOW + 5, drawdown=0.5), None, NOW + 5)
+    known = after(found(NOW, NOW + 40, drawdown=0.0), known, NOW + 40)
+
+    judged = found(NOW, NOW + 10, drawdown=0.0)
+
+    assert judged.portfolio.policy == "fresh"
+    assert recalled(judged, known, NOW + 10).drawdown == Input(0.5, "held", 35.0, 35.0)
+
+
+@pytest.mark.parametrize("seen", ["x", "{}", '{"value": "x", "fresh_at": 0}'])
+def test_what_was_seen_and_cannot_be_read_is_not_remembered(seen: str) -> None:
+    assert remembered({"seen": seen, "expired:heat": seen}) == {}
+
+
+def test_what_was_seen_expired_is_missing_until_a_newer_one() -> None:
+    def heat(as_of: float, value: float | None) -> GovernorInputs:
+        if value is None:
+            return replace(FRESH, heat=Input(1.0, "missing", as_of=as_of))
+        return replace(FRESH, heat=Input(value, "fresh", as_of=as_of))
+
+    known = after(heat(NOW - 60, 0.2))
+    known = after(heat(NOW - 60, None), known, NOW + 10)
+    known = after(heat(NOW - 99, None), known, NOW + 20)  # a removed one leaves an older one
+
+    assert recalled(heat(NOW - 60, 0.1), known, NOW + 5).heat == Input(0.2, "held", 20.0, 20.0)
+    assert recalled(heat(NOW - 60, 0.1), known, NOW + 2_000).heat.value == 1.0
+    assert recalled(heat(NOW - 59, 0.1), known, NOW + 5).heat.policy == "fresh"
+
+
 def test_when_the_clock_jumps_ahead_what_was_known_is_old() -> None:
     inputs = recalled(GONE, after(FRESH), NOW + 86_400)
 
@@ -229,6 +321,7 @@ def test_it_is_kept_by_name_as_json_that_people_can_read() -> None:
 
     assert {name: written(known) for name, known in changes.items() if known} == {
         "clock": '{"value": 1738000000.75, "fresh_at": 1738000000.75}',
+        "seen": '{"value": 1737999996.75, "fresh_at": 1737999996.75}',
         "portfolio": '{"value": 100000.0, "fresh_at": 1738000000.75, '
         '"extra": {"timestamp": 1737999996.75, "drawdown": 0.1}}',
         "heat": '{"value": 0.25, "fresh_at": 1738000000.75}',

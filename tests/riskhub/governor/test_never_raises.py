@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import redis
@@ -166,6 +166,9 @@ def memories(draw: st.DrawFn) -> dict[str, Known]:
         memory["shares"] = draw(st.builds(Known, st.just(3.0), when, extra=shares))
     if draw(st.booleans()):
         memory["clock"] = draw(when.map(lambda at: Known(at, at)))
+    if draw(st.booleans()):
+        back = st.sampled_from([0.0, 0.0, 5.0, 40.0, 1_000.0])
+        memory["seen"] = draw(st.builds(lambda at, by: Known(at, at - by), when, back))
     return memory
 
 
@@ -216,6 +219,62 @@ def test_nor_does_a_clock_that_steps_back_where_the_portfolio_is_not_fresh(
     assert_no_higher(
         compute_budgets(later, governor, NOW - back), compute_budgets(inputs, governor, NOW)
     )
+
+
+@settings(max_examples=150)
+@given(data=st.data(), before=found(), known=memories(), age=haircuts, drawdown=haircuts)
+def test_nor_does_a_clock_that_steps_to_and_fro(
+    data: st.DataObject, before: Found, known: dict[str, Known], age: float, drawdown: float
+) -> None:
+    governor = GovernorSettings(
+        age_haircut=age,
+        drawdown_haircut=drawdown,
+        heat_url="http://heat.example/metrics",
+        contribution_world="w",
+        clusters={"A": "one", "B": "one", "C": "two"},
+        parameters=RANGE,
+    )
+    steps = st.sampled_from([0.0, 1.0, 10.0, 500.0, 1_000.0, -1.0, -10.0, -40.0, -500.0])
+    now, state, cycles, seen = NOW, before, [], False
+    for _ in range(5):
+        judged = state.judged(governor, now)
+        seen = seen or judged.portfolio.value is not None
+        inputs, changes = recall(judged, known, now, governor)
+        known = after_writing(known, changes)
+        cycles.append(compute_budgets(inputs, governor, now))
+        now += data.draw(steps | st.floats(-100, 100))
+        if data.draw(st.integers(0, 3)):
+            continue  # nothing breaks: it is the clock alone that moves
+        later = data.draw(broken(state))
+        # A time that can be read where none could be is no breakage.
+        state = later if seen else replace(later, portfolio=state.portfolio)
+
+    for earlier, afterwards in pairwise(cycles):
+        assert_no_higher(afterwards, earlier)
+
+
+@settings(max_examples=400)
+@given(
+    known=memories(),
+    portfolio=st.tuples(st.just("1e6"), units, st.floats(NOW - 40, NOW).map(repr)),
+    steps=st.lists(st.sampled_from([1.0, 4.0, 10.0, -4.0, -10.0, 400.0, -400.0]), max_size=8),
+)
+def test_one_state_never_raises_a_budget_however_the_clock_goes(
+    known: dict[str, Known], portfolio: tuple[str, str, str], steps: list[float]
+) -> None:
+    governor = GovernorSettings(age_haircut=0.5, drawdown_haircut=1.0, parameters=RANGE)
+    calm = Found(
+        portfolio, None, {"default": ("0",)}, dict.fromkeys(SYMBOLS, ("LOW_VOL", None)), {}
+    )
+    known = {name: one for name, one in known.items() if name not in {"heat", "shares"}}
+    cycles = []
+    for since in accumulate([0.0, *steps]):
+        inputs, changes = recall(calm.judged(governor, NOW + since), known, NOW + since, governor)
+        known = after_writing(known, changes)
+        cycles.append(compute_budgets(inputs, governor, NOW + since))
+
+    for earlier, later in pairwise(cycles):
+        assert_no_higher(later, earlier)
 
 
 def after_writing(
