@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from riskhub.controlbus import kafka
 from riskhub.controlbus.events import EventMalformed, parse
@@ -70,19 +71,37 @@ def waiting(store: Store) -> Iterator[Row]:
 
 async def _to_topic(settings: Settings, store: Store, letters: Iterable[Row]) -> Redriven:
     done = Redriven()
-    producer = kafka.producer(settings)
+    producer = await _started(settings)
     try:
-        await producer.start()
         for letter in letters:
-            async with asyncio.timeout(settings.controlbus.ack_timeout_sec):
-                await producer.send_and_wait(
-                    settings.controlbus_topic, letter["raw"], key=letter["key"].encode() or None
-                )
-            store.note_redriven(letter["id"], utc_now())
-            done.sent += 1
+            try:
+                async with asyncio.timeout(settings.controlbus.ack_timeout_sec):
+                    await producer.send_and_wait(
+                        settings.controlbus_topic,
+                        letter["raw"],
+                        key=letter["key"].encode() or None,
+                    )
+            except MessageSizeTooLargeError as error:
+                done.reasons.append(f"dead letter {letter['id']} is too large: {error}")
+                await producer.stop()  # after such a gap the brokers take nothing more of it
+                producer = await _started(settings)
+            else:
+                store.note_redriven(letter["id"], utc_now())
+                done.sent += 1
         return done
     finally:
         await producer.stop()
+
+
+async def _started(settings: Settings) -> AIOKafkaProducer:
+    producer = kafka.producer(settings)
+    try:
+        async with asyncio.timeout(settings.controlbus.ack_timeout_sec):
+            await producer.start()
+    except BaseException:
+        await producer.stop()
+        raise
+    return producer
 
 
 def _to_outbox(store: Store, letter: Row) -> None:
