@@ -20,6 +20,12 @@ def page_answer(request: Request, body: str, next_cursor: str | None) -> Respons
     return response
 
 
+def with_age(response: Response, seconds: float) -> Response:
+    """An answer that says how old the snapshot is that it comes from, in whole seconds."""
+    response.headers["X-Snapshot-Age"] = str(int(seconds))
+    return response
+
+
 def is_known(request: Request, etag: str) -> bool:
     """Whether the client has what this strong `ETag` stands for already: ``If-None-Match``."""
     known = [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]

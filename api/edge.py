@@ -14,7 +14,7 @@ from riskhub.cache import Question
 from riskhub.governor import gatekeeper, published
 from riskhub.governor.gate import Violation
 from riskhub.governor.gatekeeper import Gatekeeper
-from riskhub.hub import Hub
+from riskhub.hub import Hub, Served
 from riskhub.settings import Settings
 from riskhub.snapshot import Snapshot
 from riskhub.store import Landing
@@ -36,8 +36,8 @@ class Edge:
     settings: Settings
     tokens: TokenBook
     landings: Together[Snapshot, Landing] = field(init=False)
-    latest: Together[Question, str | None] = field(init=False)
-    lookups: Together[Lookup, str | None] = field(init=False)
+    latest: Together[Question, Served | None] = field(init=False)
+    lookups: Together[Lookup, Served | None] = field(init=False)
     # A backtest takes a processor for seconds: one at a time leaves the others to everybody else.
     backtests: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(1))
     feed: Feed = field(init=False)

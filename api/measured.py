@@ -13,11 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import openapi
-from api.answers import json_answer, page_answer
+from api.answers import json_answer, page_answer, with_age
 from api.cursors import Key, cursor_of, key_of
+from api.edge import edge_of
 from api.problems import ApiError
 from api.requests import Query
 from riskhub.errors import ContractViolation
+from riskhub.freshness import age_seconds
 from riskhub.hub import MAX_LIMIT
 from riskhub.risk import format_level, parse_level
 from riskhub.snapshot import format_instant
@@ -72,23 +74,30 @@ async def answer(
         largest: how long a page may be.
     """
 
-    def newest() -> str:
+    now = edge_of(request).hub.clock()
+
+    def aged(row: Row) -> Row:
+        shown = show(row)
+        return shown | {"age_seconds": round(age_seconds(shown["as_of"], now), 3)}
+
+    def newest() -> Row:
         rows = read(limit=1).rows
         if not rows:
             raise ApiError(HTTPStatus.NOT_FOUND, why_none())
         if check:
             check(rows)
-        return _text(show(rows[0]))
+        return aged(rows[0])
 
     def page(limit: int, after: Key | None) -> tuple[str, str | None]:
         found = read(limit=limit, after=after)
         if check and after is None:  # who has begun to walk is led to the end
             check(found.rows)
         next_cursor = cursor_of(found.next_key)
-        return _text({name: list(map(show, found.rows)), "next": next_cursor}), next_cursor
+        return _text({name: list(map(aged, found.rows)), "next": next_cursor}), next_cursor
 
     if not any(each in query for each in OF_A_PAGE):
-        return json_answer(await asyncio.to_thread(newest))
+        row = await asyncio.to_thread(newest)
+        return with_age(json_answer(_text(row)), row["age_seconds"])
     limit, after = query.limit(largest), key_of(query.text("cursor"))
     body, next_cursor = await asyncio.to_thread(page, limit, after)
     return page_answer(request, body, next_cursor)

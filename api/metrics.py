@@ -15,7 +15,6 @@ from api.problems import CLIENT_CLOSED_REQUEST
 from api.requests import authorize
 from riskhub import auth
 from riskhub.errors import StoreNotMigrated, StoreUnavailable
-from riskhub.freshness import Freshness, assess
 from riskhub.governor import metrics
 from riskhub.telemetry import MEDIA_TYPE, Telemetry
 
@@ -28,7 +27,7 @@ router = APIRouter(tags=["metrics"])
     "/metrics",
     summary="Metrics for Prometheus",
     description=(
-        "Counters of all workers, and the age of each world's newest snapshot as of now; and the "
+        "Counters of all workers, age and state of each world as of now; and the "
         "governor's counters of all processes, and its budgets, as Redis has them."
     ),
     responses={
@@ -48,22 +47,12 @@ async def get_metrics(request: Request) -> Response:
 
 
 def _page(edge: Edge) -> bytes:
-    hub, settings = edge.hub, edge.settings
     try:
-        newest = hub.store.newest_per_world()
+        worlds = edge.hub.freshness()
     except (StoreUnavailable, StoreNotMigrated):
         # When the database is gone the counters are wanted most.
         worlds = None
-    else:
-        assessed = assess(
-            newest,
-            now=hub.clock(),
-            stale_after_sec=settings.stale_after_sec,
-            critical_after_sec=settings.critical_after_sec,
-            timeless_stages=settings.timeless_stages,
-        )
-        worlds = [world for world in assessed if world.state is not Freshness.EXEMPT]
-    return hub.telemetry.exposition(worlds)
+    return edge.hub.telemetry.exposition(worlds)
 
 
 def _governor_page(edge: Edge) -> bytes:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import openapi
-from api.answers import json_answer, page_answer
+from api.answers import json_answer, page_answer, with_age
 from api.edge import Edge
 from api.problems import ApiError
 from api.requests import (
@@ -24,6 +24,8 @@ from api.requests import (
 from riskhub.auth import Scope
 from riskhub.cache import Question
 from riskhub.errors import VersionConflict
+from riskhub.freshness import age_seconds
+from riskhub.hub import Served
 from riskhub.snapshot import Snapshot
 from riskhub.store import Filter, Landing
 from riskhub.store.landing import Outcome
@@ -112,10 +114,10 @@ async def get_latest(request: Request) -> Response:
     which = query.filter()
     if which.include_expired:
         lookup = Lookup(world_id, None, which)
-        body = await edge.lookups.do(lookup)
+        served = await edge.lookups.do(lookup)
     else:
-        body = await edge.latest.do(Question(world_id, which.stage, which.actor))
-    return await _found(edge, world_id, body, expand=query.flag("expand"))
+        served = await edge.latest.do(Question(world_id, which.stage, which.actor))
+    return await _found(edge, world_id, served, expand=query.flag("expand"))
 
 
 @router.get(
@@ -175,14 +177,17 @@ async def lookup(request: Request) -> Response:
     )
     if "version" in query and (which.stage or which.actor):
         raise violation("stage" if which.stage else "actor", "filters nothing next to version")
-    body = await edge.lookups.do(Lookup(world_id, query.label("version"), which))
-    return await _found(edge, world_id, body, expand=query.flag("expand"))
+    served = await edge.lookups.do(Lookup(world_id, query.label("version"), which))
+    return await _found(edge, world_id, served, expand=query.flag("expand"))
 
 
-async def _found(edge: Edge, world_id: str, body: str | None, *, expand: bool) -> Response:
-    if body is None:
+async def _found(edge: Edge, world_id: str, served: Served | None, *, expand: bool) -> Response:
+    if served is None:
         raise ApiError(HTTPStatus.NOT_FOUND, f"world {world_id} has no such snapshot")
-    return json_answer(await asyncio.to_thread(edge.hub.expand, body) if expand else body)
+    body, as_of = served
+    if expand:
+        body = await asyncio.to_thread(edge.hub.expand, body)
+    return with_age(json_answer(body), age_seconds(as_of, edge.hub.clock()))
 
 
 def _page(

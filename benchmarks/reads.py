@@ -135,8 +135,9 @@ def _fill(database: str, each: int) -> None:
             )
             connection.execute(
                 """
-                INSERT INTO world_stages
-                SELECT world_id, stage, max(as_of), 1 FROM snapshots GROUP BY world_id, stage
+                INSERT INTO world_stages (world_id, stage, newest_as_of, alive_until, stamp)
+                SELECT world_id, stage, max(as_of), max(expires_at), 1 FROM snapshots
+                GROUP BY world_id, stage
                 """
             )
         connection.execute("VACUUM ANALYZE snapshots")

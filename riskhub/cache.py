@@ -41,11 +41,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The latest body (None: nothing alive), the stamp it was made under, when it expires."""
+    """The latest body (None: nothing alive), the stamp it was made under, when it expires.
+
+    `as_of` is that of the body: read from the table once, not from the body each time.
+    """
 
     stamp: int
     body: str | None
     expires_at: datetime | None = None
+    as_of: datetime | None = None
 
     def holds(self, stamp: int, now: datetime) -> bool:
         """Whether this is still the answer."""
@@ -232,6 +236,7 @@ class LatestCache:
                     stamps[question],
                     stored.body if stored else None,
                     stored.expires_at if stored else None,
+                    stored.as_of if stored else None,
                 )
         if missed and self._shared is not None:
             self._shared.put(missed, now)
@@ -252,7 +257,9 @@ def _key(question: Question) -> str:
 
 def _pack(question: Question, answer: Answer) -> bytes:
     assert answer.expires_at is not None  # noqa: S101 - only bodies are shared
-    rest = f"{answer.stamp} {format_instant(answer.expires_at)}\n{answer.body}".encode()
+    assert answer.as_of is not None  # noqa: S101
+    head = f"{answer.stamp} {format_instant(answer.expires_at)} {format_instant(answer.as_of)}"
+    rest = f"{head}\n{answer.body}".encode()
     return _check(question, rest) + rest
 
 
@@ -265,8 +272,8 @@ def _unpack(question: Question, value: Any) -> Answer | None:
         return None
     try:
         head, _, body = rest.decode().partition("\n")
-        stamp, expires_at = head.split(" ")
-        return Answer(int(stamp), body, parse_instant(expires_at))
+        stamp, expires_at, as_of = head.split(" ")
+        return Answer(int(stamp), body, parse_instant(expires_at), parse_instant(as_of))
     except ValueError:  # what another version of this code put there
         return None
 

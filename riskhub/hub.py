@@ -10,6 +10,7 @@ import binascii
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from riskhub.blobs import BLOB_FIELDS, BlobStore, offload, resolve
 from riskhub.cache import LatestCache, Memory, Question, Shared
@@ -23,6 +24,7 @@ from riskhub.errors import (
     FieldError,
     StoreUnavailable,
 )
+from riskhub.freshness import Policies, WorldFreshness
 from riskhub.settings import Settings
 from riskhub.snapshot import Snapshot, format_instant, parse_instant, validate
 from riskhub.store import Filter, Landing, Store
@@ -32,6 +34,14 @@ from riskhub.strict_json import Document, parse_json
 from riskhub.telemetry import BlobFailure, Telemetry
 
 Clock = Callable[[], datetime]
+
+
+class Served(NamedTuple):
+    """A stored body as it goes out, and what instant it is of."""
+
+    body: str
+    as_of: datetime
+
 
 MAX_LIMIT = 1_000
 
@@ -60,6 +70,7 @@ class Hub:
         self.blobs = blobs
         self.telemetry = telemetry or Telemetry(max_worlds=settings.metrics_max_worlds)
         self._future_tolerance = timedelta(seconds=settings.future_tolerance_sec)
+        self._policies = Policies.of(settings)
         self._shared_cache = shared_cache
         self._latest = LatestCache(
             store, Memory(settings.cache_bytes), shared_cache, self.telemetry
@@ -146,25 +157,27 @@ class Hub:
     def latest(self, world_id: str, which: Filter = EVERYTHING_ALIVE) -> str | None:
         """The body of the latest snapshot: greatest `as_of`, then the later receipt."""
         if which == Filter(which.stage, which.actor):
-            return self.latest_of_many([Question(world_id, which.stage, which.actor)])[0]
+            served = self.latest_of_many([Question(world_id, which.stage, which.actor)])[0]
+            return served.body if served else None
         stored = self.store.latest(world_id, which, now=self.clock())
         if stored is None:
             self.telemetry.missing()
         return stored.body if stored else None
 
-    def latest_of_many(self, questions: Sequence[Question]) -> list[str | None]:
-        """For each the body of the latest snapshot that is alive; see `riskhub.cache`."""
-        bodies = []
+    def latest_of_many(self, questions: Sequence[Question]) -> list[Served | None]:
+        """For each the latest snapshot that is alive; see `riskhub.cache`."""
+        found: list[Served | None] = []
         for question, answer in zip(
             questions, self._latest.answer(questions, self.clock()), strict=True
         ):
-            body = answer.body if answer else None
-            if body is None:
-                self.telemetry.missing()
-                if answer is not None and question.actor is None:
-                    self.telemetry.expired(question.world_id, question.stage or "any")
-            bodies.append(body)
-        return bodies
+            if answer is not None and answer.body is not None and answer.as_of is not None:
+                found.append(Served(answer.body, answer.as_of))
+                continue
+            found.append(None)
+            self.telemetry.missing()
+            if answer is not None and question.actor is None:
+                self.telemetry.expired(question.world_id, question.stage or "any")
+        return found
 
     def page(
         self,
@@ -190,12 +203,22 @@ class Hub:
 
     def lookup(self, lookup: Lookup) -> str | None:
         """The body of one version, or of the greatest `as_of` at or before an instant."""
-        return self.look_up_many([lookup])[0]
+        served = self.look_up_many([lookup])[0]
+        return served.body if served else None
 
-    def look_up_many(self, lookups: Sequence[Lookup]) -> list[str | None]:
-        """The bodies of many lookups."""
-        now = self.clock()
-        return [stored.body if stored else None for stored in self.store.look_up(lookups, now=now)]
+    def look_up_many(self, lookups: Sequence[Lookup]) -> list[Served | None]:
+        """What many lookups find."""
+        return [
+            Served(stored.body, stored.as_of) if stored else None
+            for stored in self.store.look_up(lookups, now=self.clock())
+        ]
+
+    def freshness(
+        self, *, world_id: str | None = None, stage: str | None = None
+    ) -> list[WorldFreshness]:
+        """How fresh each world and stage is now, or only this one; see `riskhub.freshness`."""
+        newest = self.store.newest_per_world(world_id=world_id, stage=stage)
+        return self._policies.assess(newest, now=self.clock(), world_id=world_id, stage=stage)
 
     def readiness(self) -> dict[str, str]:
         """What the hub stands on, by name, and whether it is there.

@@ -32,6 +32,7 @@ from riskhub.blobs.settings import BlobSettings
 from riskhub.controlbus.settings import ControlBusSettings, WorkerSettings
 from riskhub.errors import RiskHubError
 from riskhub.exits.settings import ExitSettings
+from riskhub.freshness.settings import FreshnessSettings
 from riskhub.governor.settings import GovernorSettings
 from riskhub.prices.settings import PriceSettings
 from riskhub.strict_json import join_path
@@ -222,6 +223,7 @@ class Settings(BaseSettings):
     timeless_stages: frozenset[str] = Field(
         default=frozenset({"backtest"}), description="Stages that are never stale."
     )
+    freshness: FreshnessSettings = FreshnessSettings()
 
     retention: RetentionSettings = RetentionSettings()
 

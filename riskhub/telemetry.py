@@ -12,8 +12,8 @@ import fcntl
 import itertools
 import os
 import threading
+from collections import Counter as Counts
 from collections.abc import Collection, Iterable
-from heapq import nlargest
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -30,7 +30,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from riskhub.freshness import WorldFreshness
+from riskhub.freshness import Freshness, WorldFreshness, worst_first
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "_other"
@@ -248,31 +248,46 @@ class Telemetry:
         """The page that Prometheus reads.
 
         Args:
-            worlds: how old the newest snapshot of each world and stage is now, without those that
-                never age; None while the store can't be read.
+            worlds: how fresh each world and stage is now; None while the store can't be read.
         """
-        return generate_latest(_Page([*self._counted.collect(), *self._lags(worlds)]))
+        return generate_latest(_Page([*self._counted.collect(), *self._freshness(worlds)]))
 
-    def _lags(self, worlds: Collection[WorldFreshness] | None) -> Iterable[Metric]:
+    def _freshness(self, worlds: Collection[WorldFreshness] | None) -> Iterable[Metric]:
         yield GaugeMetricFamily(
             "riskhub_store_up", "Whether the store could be read.", value=worlds is not None
         )
         if worlds is None:
             return
-        # The stalest: so whatever is left out is fresher than all that can be seen.
-        shown = nlargest(self._max_worlds, worlds, key=lambda world: world.age_seconds)
+        counted = GaugeMetricFamily(
+            "riskhub_worlds", "Worlds and stages by their state.", labels=("state",)
+        )
+        states = Counts(world.state for world in worlds)
+        for state in Freshness:
+            counted.add_metric((state,), states[state])
+        yield counted
+        # History never ages. The worst of the others: what is left out is better than what is seen.
+        ageing = [world for world in worlds if world.state is not Freshness.EXEMPT]
+        shown = worst_first(ageing)[: self._max_worlds]
         lag = GaugeMetricFamily(
             "risk_hub_snapshot_lag_seconds",
-            "Age of the newest snapshot.",
+            "Age of the newest snapshot, in hours in which its market was open.",
             labels=("world_id", "stage"),
         )
+        state_of = GaugeMetricFamily(
+            "risk_hub_snapshot_state",
+            "1 for the state that a world and stage is in.",
+            labels=("world_id", "stage", "state"),
+        )
         for world in shown:
-            lag.add_metric((world.world_id, world.stage), world.age_seconds)
+            if world.open_age_seconds is not None:
+                lag.add_metric((world.world_id, world.stage), world.open_age_seconds)
+            state_of.add_metric((world.world_id, world.stage, world.state), 1)
         yield lag
+        yield state_of
         yield GaugeMetricFamily(
             "riskhub_lag_worlds_left_out",
             "Worlds and stages, fresher than those with a lag here, that are too many to show.",
-            value=len(worlds) - len(shown),
+            value=len(ageing) - len(shown),
         )
 
     def _pair(self, world_id: str, stage: str) -> tuple[str, str]:

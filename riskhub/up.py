@@ -169,9 +169,9 @@ def await_live_pass(settings: Settings, console: Console, alive: Alive) -> None:
                     raise DemoFailed(f"no {missing} after {_LIVE_PASS_TIMEOUT_SEC:.0f} s")
                 time.sleep(_POLL_SEC)
                 newest = {
-                    as_of.date()
-                    for _, stage, as_of in store.newest_per_world()
-                    if stage == live.STAGE
+                    world.newest_as_of.date()
+                    for world in store.newest_per_world(stage=live.STAGE)
+                    if world.newest_as_of is not None
                 }
                 today_has_numbers = any(
                     row["stage"] == live.STAGE and row["unavailable"] is None

@@ -16,7 +16,7 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from riskhub.days import each_day, stretches
 from riskhub.store.derived import Pending, PendingDay
 from riskhub_dagster.assets.daily import ONLY_NEW_TAG
-from riskhub_dagster.checks.freshness import LANDED, assess_now, evaluation
+from riskhub_dagster.checks.freshness import LANDED, assess_now, digest_of, evaluation
 from riskhub_dagster.metadata import table
 from riskhub_dagster.resources import RiskHub
 
@@ -120,7 +120,7 @@ def landing_sensor(
 def freshness_sensor(context: dg.SensorEvaluationContext, hub: RiskHub) -> dg.SensorResult:
     """Evaluate `worlds_are_fresh` when a world changed its state."""
     worlds = assess_now(hub.store, hub.settings)
-    states = json.dumps({f"{world.world_id}/{world.stage}": world.state for world in worlds})
+    states = digest_of(worlds)
     if states == context.cursor:
         return dg.SensorResult(skip_reason="no world changed its state")
     return dg.SensorResult(asset_events=[evaluation(worlds)], cursor=states)

@@ -13,6 +13,7 @@ from api.openapi.backtests import (
     SVG,
 )
 from api.openapi.document import install
+from api.openapi.freshness import FRESHNESS, FRESHNESS_PARAMETERS
 from api.openapi.parts import SECURITY, json_object, page_of, parameters, problems
 from api.openapi.risk import CONTRIBUTIONS, MOST_CONTRIBUTIONS, NUMBERS, RISK
 from api.openapi.snapshots import (
@@ -35,6 +36,8 @@ __all__ = [
     "BATCH",
     "BATCH_RESPONSES",
     "CONTRIBUTIONS",
+    "FRESHNESS",
+    "FRESHNESS_PARAMETERS",
     "LONGEST_SCENARIO",
     "LONGEST_WINDOW",
     "METHOD_OF_PICTURE",

@@ -44,6 +44,18 @@ NEXT: Json = {
     "type": ["string", "null"],
     "description": "The next page's `cursor`; null at the end.",
 }
+AGE: Json = {
+    "type": "number",
+    "minimum": 0,
+    "description": "How old the snapshot is by its `as_of`, in seconds; 0 when it is ahead of the "
+    "hub's clock.",
+}
+AGE_HEADER: Json = {
+    "X-Snapshot-Age": {
+        "schema": {"type": "integer", "minimum": 0},
+        "description": "How old the snapshot is by its `as_of`, in whole seconds.",
+    }
+}
 LINK: Json = {"Link": {"schema": {"type": "string"}, "description": 'rel="next"'}}
 
 
@@ -164,8 +176,11 @@ def one_or_page(description: str, name: str, schema: Json) -> dict[int | str, Js
     """The entries of an answer about one snapshot, or a page of those under a name."""
     page = object_of({name: array_of(schema), "next": NEXT})
     return {
-        200: body(f"{description} of one snapshot, or a page", {"anyOf": [schema, page]})
-        | {"headers": LINK},
+        200: body(
+            f"{description} of one snapshot, or a page; the header with the age is that of one",
+            {"anyOf": [schema, page]},
+        )
+        | {"headers": LINK | AGE_HEADER},
         **problems(HTTPStatus.NOT_FOUND),
     }
 

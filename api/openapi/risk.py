@@ -1,6 +1,7 @@
 """Risk numbers as the OpenAPI document has them: each with its sign and its unit."""
 
 from api.openapi.parts import (
+    AGE,
     CODE_VERSION,
     COUNT,
     FRACTION,
@@ -60,6 +61,7 @@ _TAIL = object_of(
 NUMBERS = object_of(
     {
         **OF_A_SNAPSHOT,
+        "age_seconds": AGE,
         "horizon_days": COUNT | {"description": "How many days each loss is over."},
         "window": COUNT | {"description": "How many daily returns were asked for."},
         "n": COUNT | {"description": "How many daily returns there were."},
@@ -162,6 +164,7 @@ _CANDIDATE = object_of(
 CONTRIBUTIONS_OF_ONE = object_of(
     {
         **OF_A_SNAPSHOT,
+        "age_seconds": AGE,
         "horizon_days": COUNT | {"description": "How many days each loss is over."},
         "level": TEXT_OR_NULL
         | {"description": "The confidence level; null where there are no contributions."},

@@ -4,6 +4,7 @@ import json
 from http import HTTPStatus
 
 from api.openapi.parts import (
+    AGE_HEADER,
     DIGEST,
     INSTANT,
     JSON,
@@ -154,7 +155,7 @@ POST_RESPONSES: dict[int | str, Json] = {
     ),
 }
 ONE_SNAPSHOT: dict[int | str, Json] = {
-    200: body("The stored body", STORED_SNAPSHOT),
+    200: body("The stored body", STORED_SNAPSHOT) | {"headers": AGE_HEADER},
     **problems(HTTPStatus.NOT_FOUND, HTTPStatus.BAD_GATEWAY),
 }
 SNAPSHOT_PAGE: dict[int | str, Json] = {

@@ -1,6 +1,7 @@
 """Stress results as the OpenAPI document has them: each with its sign and its unit."""
 
 from api.openapi.parts import (
+    AGE,
     CODE_VERSION,
     FRACTION,
     FRACTION_OR_NULL,
@@ -69,6 +70,7 @@ _REVERSE = object_of(
 STRESS_OF_ONE = object_of(
     {
         **OF_A_SNAPSHOT,
+        "age_seconds": AGE,
         "snapshot_digest": SNAPSHOT_DIGEST,
         "book_digest": {"type": "string", "description": "Of the scenarios that were applied."},
         "prices_digest": {"type": "string", "description": "Of the prices that were replayed."},

@@ -46,9 +46,7 @@ def var_backtest(
     settings, parsed = load_settings(), parse_level(level)
     store = bootstrap.store(settings)
     try:
-        known = worlds or sorted(
-            {world for world, of_stage, _ in store.newest_per_world() if of_stage == stage}
-        )
+        known = worlds or [world.world_id for world in store.newest_per_world(stage=stage)]
         found = [
             of_method
             for world in known

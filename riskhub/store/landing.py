@@ -159,14 +159,6 @@ class LandingStore(SnapshotReads):
                 query = query.where(snapshots.c.world_id.in_(worlds))
             return landed_at(connection, query, limit)
 
-    def newest_per_world(self) -> list[tuple[str, str, datetime]]:
-        """World, stage, and the greatest `as_of` that has landed for them."""
-        with reading(self.engine) as connection:
-            rows = connection.execute(
-                sa.select(world_stages).order_by(world_stages.c.world_id, world_stages.c.stage)
-            )
-            return [(row.world_id, row.stage, row.newest_as_of) for row in rows]
-
 
 def landed_at(
     connection: sa.Connection, positions: sa.Select[tuple[Position]], limit: int | None
@@ -187,17 +179,22 @@ def landed_at(
 
 
 def _note_worlds(connection: sa.Connection, created: Iterable[Snapshot]) -> None:
-    """Keep each world's newest `as_of`, and give it another stamp."""
+    """Keep each world's newest `as_of` and last expiry, and give it another stamp."""
     newest: dict[tuple[str, str], datetime] = {}
+    alive: dict[tuple[str, str], datetime] = {}
     for snapshot in created:
         key = (snapshot.world_id, snapshot.stage)
         newest[key] = max(snapshot.as_of, newest.get(key, snapshot.as_of))
+        alive[key] = max(snapshot.expires_at, alive.get(key, snapshot.expires_at))
     if newest:
         connection.execute(
             _note_world(connection.dialect.name),
             [
-                {"world_id": world, "stage": stage, "newest_as_of": as_of, "stamp": _new_stamp()}
-                for (world, stage), as_of in newest.items()
+                {
+                    **{"world_id": key[0], "stage": key[1], "stamp": _new_stamp()},
+                    **{"newest_as_of": as_of, "alive_until": alive[key]},
+                }
+                for key, as_of in newest.items()
             ],
         )
 
@@ -219,15 +216,15 @@ def _new_stamp() -> int:
 @lru_cache
 def _note_world(dialect: str) -> sa.Insert:
     insert = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(world_stages)
-    newer = insert.excluded.newest_as_of > world_stages.c.newest_as_of
+
+    def later(name: str) -> sa.ColumnElement[datetime]:
+        offered, known = insert.excluded[name], world_stages.c[name]
+        return sa.case((sa.or_(known.is_(None), offered > known), offered), else_=known)
+
     return insert.on_conflict_do_update(
         index_elements=["world_id", "stage"],
-        set_={
-            "newest_as_of": sa.case(
-                (newer, insert.excluded.newest_as_of), else_=world_stages.c.newest_as_of
-            ),
-            "stamp": insert.excluded.stamp,
-        },
+        set_={name: later(name) for name in ("newest_as_of", "alive_until")}
+        | {"stamp": insert.excluded.stamp},
     )
 
 

@@ -12,6 +12,7 @@ from riskhub.store.events import EventStore
 from riskhub.store.exits import ExitStore
 from riskhub.store.lacking import LackingStore
 from riskhub.store.landing import LandingStore
+from riskhub.store.news import NewsStore
 from riskhub.store.numbers import NumbersStore
 from riskhub.store.observed import ObservedStore
 from riskhub.store.retention import RetentionStore
@@ -23,6 +24,7 @@ from riskhub.store.verdicts import VerdictStore
 
 class Store(
     LandingStore,
+    NewsStore,
     EventStore,
     ConsumerStore,
     ClaimStore,

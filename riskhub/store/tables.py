@@ -84,16 +84,19 @@ snapshots = sa.Table(
 # with few worlds it would be walked to the newest of one, through months of all the others.
 sa.Index("ix_snapshots_as_of", snapshots.c.as_of, postgresql_ops={"as_of": "NULLS FIRST"})
 
-# Kept by the landing transaction, so that "how fresh is each world" reads a row per world and
-# stage, not every snapshot there ever was. `stamp` is another random number after each landing:
-# whoever remembers an answer with the stamps of its world can tell whether it is still the answer.
+# Kept by the transactions of landings and verdicts, so that "how fresh is each world" reads a row
+# per world and stage, not every snapshot there ever was. What is in the quarantine doesn't count:
+# neither is it news of its world, nor is it served. `stamp` is another random number after each
+# change: whoever remembers an answer with the stamps of its world can tell whether it is still the
+# answer.
 world_stages = sa.Table(
     "world_stages",
     metadata,
     sa.Column("world_id", sa.String(128), primary_key=True),
     sa.Column("stage", sa.String(128), primary_key=True),
-    sa.Column("newest_as_of", Instant, nullable=False),
+    sa.Column("newest_as_of", Instant),  # null: all that landed is in the quarantine
     sa.Column("stamp", sa.BigInteger, nullable=False),
+    sa.Column("alive_until", Instant),  # the last expiry; null: nothing was alive
 )
 
 # Which snapshots refer to which blobs: what a blob is kept for.

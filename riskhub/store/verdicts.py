@@ -12,6 +12,7 @@ from riskhub.store.derived import Row, Worlds, delete_landings, lock_days, repla
 from riskhub.store.engine import reading, writing
 from riskhub.store.events import append_events
 from riskhub.store.landing import give_new_stamps, lock_landings
+from riskhub.store.news import look_again
 from riskhub.store.reading import Position
 from riskhub.store.tables import MADE_FROM_SNAPSHOTS, quarantine, validated_snapshots
 
@@ -59,8 +60,9 @@ class VerdictStore:
         """Write `validated_snapshots` of some days, and what follows from them, in one transaction.
 
         What is rejected enters the quarantine at `now`, or stays there since it first did, and
-        loses all that was made from it; what is accepted leaves it. The worlds of both get another
-        stamp, so that nobody gives an answer from before. The rest as `DerivedStore.write_days`.
+        loses all that was made from it; what is accepted leaves it. What is new of the worlds of
+        both is looked up again, and they get another stamp, so that nobody gives an answer from
+        before. The rest as `DerivedStore.write_days`.
         """
         with writing(self.engine) as connection:
             lock_days(connection, days)
@@ -80,13 +82,13 @@ class VerdictStore:
             held = _held(connection, [*rejected, *accepted])
             entering = [row for position, row in rejected.items() if position not in held]
             leaving = [row for position, row in accepted.items() if position in held]
-            if entering:  # which is told at the end; landings give stamps, too
+            if moved := {(row["world_id"], row["stage"]) for row in (*entering, *leaving)}:
+                # Entering is told at the end, and landings give stamps and bring news, too.
                 lock_landings(connection)
             _enter(connection, [row["position"] for row in entering], now)
             _leave(connection, [row["position"] for row in leaving], now)
-            give_new_stamps(
-                connection, {(row["world_id"], row["stage"]) for row in (*entering, *leaving)}
-            )
+            look_again(connection, moved, now)
+            give_new_stamps(connection, moved)
             if run_id is not None:
                 note_progress(connection, run_id, validated_snapshots.name, days)
             append_events(connection, [quarantined(row, now) for row in entering])

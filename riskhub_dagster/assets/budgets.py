@@ -17,6 +17,12 @@ from riskhub_dagster.resources import RiskHub
 
 BUDGETS_COMPUTED = "budgets_computed"
 
+# The pulse of the pipeline: every minute through schedule, queue, code server, Redis and database,
+# whatever lands or doesn't. How fresh the worlds are is another question; see checks.freshness.
+_PULSE = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(minutes=5), fail_window=timedelta(minutes=15)
+)
+
 _OF_THE_CYCLE = (
     *("writer", "computed_at", "mode", "equity_usd", "formula_version"),
     *("portfolio_policy", "portfolio_age_sec", "heat", "heat_policy"),
@@ -44,6 +50,7 @@ _OF_A_BUDGET = (
             owners=[OWNER],
             metadata={"dagster/table_name": "symbol_budgets"},
             skippable=True,
+            freshness_policy=_PULSE,
         )
     ],
     check_specs=[

@@ -92,7 +92,7 @@ def reads(hub: Hub) -> list[str | None]:
     return [
         version(hub.latest("equities")),
         version(hub.latest("equities", Filter(stage="backtest"))),
-        *map(version, hub.look_up_many(lookups)),
+        *(version(found.body if found else None) for found in hub.look_up_many(lookups)),
     ]
 
 

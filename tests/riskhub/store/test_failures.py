@@ -36,7 +36,7 @@ def test_a_full_disk_is_unavailable_and_leaves_nothing_half_written(tmp_path: Pa
         store.write_days({"risk_metrics": [metrics(n) for n in range(1_000)]}, [DAY], replace=True)
 
     assert (row_count(store), store.metrics_on(DAY, DAY)) == (1, [])
-    assert [stage for _, stage, _ in store.newest_per_world()] == ["paper"]
+    assert [stage for _, stage, *_ in store.newest_per_world()] == ["paper"]
     limit_to(used + 10_000)
     assert set(outcomes(store, *batch)) == {CREATED}
     store.close()

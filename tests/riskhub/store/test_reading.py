@@ -129,7 +129,7 @@ def test_a_day_is_utc_and_holds_both_its_ends(store: Store) -> None:
 
 def test_newest_per_world_never_moves_back(store: Store) -> None:
     def newest() -> dict[tuple[str, str], datetime]:
-        return {(world, stage): as_of for world, stage, as_of in store.newest_per_world()}
+        return {(world, stage): as_of for world, stage, as_of, _ in store.newest_per_world()}
 
     eight, nine = (datetime(2026, 1, 31, hour, tzinfo=UTC) for hour in (20, 21))
     store.land([accept(version="1"), accept(version="0", as_of="2026-01-31T20:00:00Z")])

@@ -17,6 +17,7 @@ from stored import CREATED, DAY, DUPLICATE, THREADS, body_of, outcomes, row_coun
 
 import riskhub.store
 from riskhub.errors import StoreNotMigrated
+from riskhub.freshness import Newest
 from riskhub.store import Filter, Store, migrate, open_store
 from riskhub.store.engine import reading, writing
 from riskhub.store.schema import check_migrated
@@ -160,7 +161,7 @@ def everything_old_is_readable(store: Store) -> None:
     assert found is not None
     assert (found.body, found.as_of, found.expires_at) == (fx.body, fx.as_of, fx.expires_at)
     assert store.by_version(WORLD, "v2", now=NOW) is not None
-    assert store.newest_per_world() == sorted(
+    assert [each[:3] for each in store.newest_per_world()] == sorted(
         (snapshot.world_id, snapshot.stage, snapshot.as_of) for snapshot in OLD
     )
     assert [row.version for row in store.landed_on(date.min, DAY)] == ["v1", "v2", "v1"]
@@ -250,3 +251,26 @@ def test_numbers_of_before_say_their_source_and_what_was_rejected_is_quarantined
     assert (quarantined["version"], quarantined["reasons"]) == ("v2", ["bad"])
     assert quarantined["since"] > datetime.now(UTC) - timedelta(minutes=5)
     assert first_of_all.latest(WORLD, Filter(stage="live"), now=NOW) is None
+    newest = {(each.world_id, each.stage): each for each in first_of_all.newest_per_world()}
+    assert newest[WORLD, "live"] == Newest(WORLD, "live", None, None)
+    assert newest[WORLD, "paper"].newest_as_of == OLD[0].as_of
+
+    with writing(first_of_all.engine) as connection:
+        command.downgrade(alembic_config(connection), "0007")
+        again = sa.text("SELECT count(newest_as_of) FROM world_stages WHERE stage = 'live'")
+        assert connection.execute(again).scalar() == 1
+
+
+def test_what_was_alive_before_is_alive_after(first_of_all: Store) -> None:
+    lives = accept(version="lives", received_at=datetime.now(UTC), ttl_sec=86_400)
+    migrate(first_of_all.engine)
+    first_of_all.land([lives])
+    before = first_of_all.newest_per_world(world_id=WORLD)
+    with writing(first_of_all.engine) as connection:
+        command.downgrade(alembic_config(connection), "0007")
+
+    migrate(first_of_all.engine)
+
+    after = first_of_all.newest_per_world(world_id=WORLD)
+    assert [each.alive_until for each in after] == [None, lives.expires_at]
+    assert [each[:3] for each in after] == [each[:3] for each in before]
