@@ -118,8 +118,15 @@ def replay_command(
     book = _only(bootstrap.exit_rules(settings, rules), only)
     with closing(bootstrap.store(settings)) as store:
         begin, end = _days(store, first, last)
-        timeless = settings.timeless_stages
-        moments = history(store, book, begin, end, worlds=worlds, timeless_stages=timeless)
+        moments = history(
+            store,
+            book,
+            begin,
+            end,
+            now=utc_now(),
+            worlds=worlds,
+            timeless_stages=settings.timeless_stages,
+        )
         found = replay(book, moments)
     if not found.observed:
         raise NothingToReplay(f"there are no risk numbers from {begin} to {end}")

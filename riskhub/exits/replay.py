@@ -67,19 +67,23 @@ def history(
     first: date,
     last: date,
     *,
+    now: datetime,
     worlds: Collection[str] | None = None,
     timeless_stages: Collection[str] = (),
 ) -> Iterator[Moment]:
     """What was there to observe on the days `first` to `last`, by time.
 
     Args:
+        now: nothing has grown older than it is by now.
         worlds: only of these; None is all.
         timeless_stages: stages that are never stale.
     """
     measured = _measured(store, book, first, last, worlds)
     if not any(isinstance(rule, StaleRule | ExpiredRule) for rule in book.rules):
         return measured
-    return _with_ages(measured, store, book, first, last, worlds, timeless_stages)
+    until = min(now, midnight(last + timedelta(days=1)))
+    landings = _landings(store, first, last, worlds, timeless_stages)
+    return _with_ages(measured, book, landings, until)
 
 
 def _measured(
@@ -107,22 +111,18 @@ def _measured(
 
 def _with_ages(
     measured: Iterator[Moment],
-    store: Store,
     book: RuleBook,
-    first: date,
-    last: date,
-    worlds: Collection[str] | None,
-    timeless_stages: Collection[str],
+    landings: Mapping[Key, Sequence[Landed]],
+    until: datetime,
 ) -> Iterator[Moment]:
     """The same, each with the newest snapshot of its time, and the moments when ages tell.
 
     A snapshot is the newest from its `as_of` on: that history was landed later makes it no older.
     """
-    landings = _landings(store, first, last, worlds, timeless_stages)
     alone = (
         Moment(at, Observation(*key, landed=landed))
         for key, of_key in landings.items()
-        for at, landed in _telling(book, key, of_key, until=midnight(last + timedelta(days=1)))
+        for at, landed in _telling(book, key, of_key, until=until)
     )
     newest_measured: dict[Key, Observation] = {}
     newest_landed: dict[Key, Landed] = {}
@@ -167,7 +167,7 @@ def _telling(
                 at = landed.as_of + timedelta(seconds=enter)
             else:
                 at = landed.received_at + enter * (landed.expires_at - landed.received_at)
-            if landed.as_of <= at < replaced_at:
+            if landed.as_of <= at < min(replaced_at, until):
                 yield at, landed
 
 
@@ -201,4 +201,5 @@ def by_year(episodes: Iterable[Episode]) -> list[dict[str, Any]]:
 
 def days_of(episode: Episode) -> int:
     """For how many whole days it was open, up to its end or the newest number that it saw."""
-    return ((episode.closed_at or episode.newest_of) - episode.opened_at).days
+    # What opened for its age saw no number since it did.
+    return max(0, ((episode.closed_at or episode.newest_of) - episode.opened_at).days)

@@ -239,7 +239,8 @@ class ConcentrationRule(_Rule):
     @property
     def measure_text(self) -> str:
         """Its name."""
-        return self.measure.replace("_", " ")
+        names = {"largest": "largest position", "herfindahl": "Herfindahl index"}
+        return names.get(self.measure, "effective names")
 
     @property
     def thresholds(self) -> tuple[float, float]:

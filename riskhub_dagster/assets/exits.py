@@ -9,6 +9,7 @@ import dagster as dg
 from riskhub import bootstrap
 from riskhub.exits.engine import Episode
 from riskhub.exits.replay import Replayed, by_year, days_of, history, replay
+from riskhub.hub import utc_now
 from riskhub.store.exits import EpisodeFilter
 from riskhub_dagster.assets.daily import OWNER, Step
 from riskhub_dagster.metadata import MAX_TABLE_ROWS, plain, table
@@ -89,7 +90,8 @@ def _replay(config: ReplayDays, hub: RiskHub) -> dict[str, Any]:
     last = date.fromisoformat(config.last) if config.last else there_are[1]
     book = bootstrap.exit_rules(hub.settings)
     timeless = hub.settings.timeless_stages
-    found = replay(book, history(hub.store, book, first, last, timeless_stages=timeless))
+    moments = history(hub.store, book, first, last, now=utc_now(), timeless_stages=timeless)
+    found = replay(book, moments)
     return _told(found) | {
         "replayed": f"{first} to {last}",
         "rules_digest": book.digest,

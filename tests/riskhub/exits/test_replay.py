@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import WORLD
+from builders import NOW, WORLD
 from exiting import STAGE, START, compute_world, load, rule, write_rules
 
 from riskhub.exits.replay import Moment, Replayed, history, replay
+from riskhub.exits.replay import days_of as days_open
 from riskhub.exits.rules import RuleBook
 from riskhub.store import Store, create_engine, migrate
 
@@ -36,7 +37,8 @@ def compute(store: Store, *es: float | None, first: int = 0, **of: Any) -> None:
 
 
 def replayed(store: Store, book: RuleBook, first: date = FIRST, **asked: Any) -> Replayed:
-    return replay(book, history(store, book, first, asked.pop("last", LAST), **asked))
+    last, now = asked.pop("last", LAST), asked.pop("now", NOW)
+    return replay(book, history(store, book, first, last, now=now, **asked))
 
 
 def days_of(found: Replayed) -> list[tuple[int, int | None]]:
@@ -138,6 +140,9 @@ def test_what_grew_stale_is_found_at_the_moment_it_did(store: Store, book_of: An
     }
     timeless = replayed(store, book, timeless_stages={STAGE})
     assert timeless.episodes == ()
+    by_then = replayed(store, book, now=START + timedelta(minutes=104))
+    assert len(by_then.episodes) == 3  # the last has yet to grow so old
+    assert [days_open(each) for each in found.episodes] == [0] * 4
 
 
 def test_ages_and_numbers_are_seen_together(store: Store, book_of: Any) -> None:
@@ -154,7 +159,7 @@ def test_time_does_not_go_back(store: Store, book_of: Any) -> None:
     compute(store, *[0.04] * 5)
     compute(store, *[0.04] * 5, world_id="fx")
     stale = rule(id="stale", kind="stale", enter="critical", leave="stale")
-    moments: list[Moment] = list(history(store, book_of(rule(), stale), START.date(), LAST))
+    moments: list[Moment] = list(history(store, book_of(rule(), stale), FIRST, LAST, now=NOW))
     times = [moment.at for moment in moments]
     assert times == sorted(times)
     assert len(times) == 30  # each snapshot landed, measured, and grown stale
