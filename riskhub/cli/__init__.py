@@ -10,6 +10,7 @@ from riskhub.cli import (
     events,
     exit_engine,
     governor,
+    monitor,
     numbers,
     portfolio_state,
     processes,
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.add_typer(processes.app)
 app.add_typer(config.app)
 app.add_typer(producer.app)
+app.add_typer(monitor.app)
 app.add_typer(quarantine.app)
 app.add_typer(retention.app)
 app.add_typer(numbers.app)
