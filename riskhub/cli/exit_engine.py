@@ -285,8 +285,8 @@ def _listed(rows: Iterable[Mapping[str, Any]], shown: Callable[..., str]) -> Tab
             Text.assemble(row["world_id"], "\n", (row["stage"], "dim")),
             Text.assemble(row["rule"], "\n", _acts(row)),
             Text.assemble(
-                f"{row['opened_at']:%Y-%m-%d %H:%M:%S}Z\n",
-                f"{closed:%Y-%m-%d %H:%M:%S}Z" if closed else ("still open", "red"),
+                f"{row['opened_at']:%Y-%m-%d %H:%M}Z\n",
+                f"{closed:%Y-%m-%d %H:%M}Z" if closed else ("still open", "red"),
             ),
             Text.assemble(
                 ("missing", "red") if missing else shown(row, row["value"]),
