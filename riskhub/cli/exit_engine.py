@@ -26,9 +26,9 @@ from riskhub.errors import RiskHubError
 from riskhub.exits.live import ExitEngine, run, run_once
 from riskhub.exits.records import episode_of, episode_row
 from riskhub.exits.replay import Replayed, days_of, history, replay
-from riskhub.exits.rules import RuleBook, show_seconds
+from riskhub.exits.rules import RuleBook, RuleFileInvalid, show_seconds
 from riskhub.hub import utc_now
-from riskhub.settings import load_settings
+from riskhub.settings import Settings, load_settings
 from riskhub.snapshot import format_instant
 from riskhub.store import Store
 from riskhub.store.exits import EpisodeFilter
@@ -157,7 +157,7 @@ def list_command(
             typer.echo(json.dumps(row, default=format_instant, allow_nan=False))
         return
     if page.rows:
-        console.print(_listed(page.rows, _Shown(bootstrap.exit_rules(settings))))
+        console.print(_listed(page.rows, _Shown(_rules_or_none(settings))))
     else:
         console.print("There are no such episodes.")
     if page.next_key:
@@ -214,6 +214,14 @@ def rules_command(
         )
     console.print(table)
     console.print(f"{len(book.rules)} rules, {book.digest}", style="dim", soft_wrap=True)
+
+
+def _rules_or_none(settings: Settings) -> RuleBook:
+    """The rules as words for numbers; what was told can be read whatever has become of them."""
+    try:
+        return bootstrap.exit_rules(settings)
+    except RuleFileInvalid:
+        return RuleBook((), "")
 
 
 def _only(book: RuleBook, ids: Sequence[str] | None) -> RuleBook:

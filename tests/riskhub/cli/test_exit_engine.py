@@ -94,6 +94,7 @@ def test_once_looks_at_every_world_and_what_it_told_is_listed_and_acknowledged(
     run: Run,
     store: Store,
     redis_url: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RISKHUB_REDIS_URL", redis_url)
@@ -114,6 +115,8 @@ def test_once_looks_at_every_world_and_what_it_told_is_listed_and_acknowledged(
     assert "seen by somebody at" in told(run("ack", row["id"], "--by", "another"))
     assert "seen by somebody" in told(run("list"))
     assert "no such" in told(run("list", "--world", "fx"))
+    (tmp_path / "rules.yaml").write_text("rules: [")
+    assert "worst 0.1" in told(run("list"))  # in no rule's words, but told
 
 
 def test_what_there_is_no_episode_of_can_not_be_acknowledged(run: Run, store: Store) -> None:
