@@ -214,12 +214,13 @@ def _formula(found: Explanation, budget: Published, settings: Settings) -> str:
 
 
 def _inputs(found: Explanation) -> Table:
-    table = Table("input", "value", "policy", "last fresh", "")
+    table = Table("input", "value", "policy", "age when used", "last fresh", "")
     for term in found.terms:
         table.add_row(
             term.name.replace("_", " "),
             _number(term.value),
             term.policy or "unknown",
+            "unknown" if term.used_age_sec is None else f"{term.used_age_sec:.0f} s",
             "unknown" if term.age_sec is None else f"{term.age_sec:.0f} s ago",
             POLICIES.get(term.policy or "", "no receipt of it is on record"),
         )

@@ -8,7 +8,7 @@ formula is that of the deployed portfolio risk governor (P2.8); its constants ar
 `BudgetParameters`.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from math import isfinite
 
 import numpy as np
@@ -65,10 +65,10 @@ class BudgetParameters:
     max_usd: float = 10_000.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if not isfinite(value) or value < 0:
-                raise ValueError(f"{field.name} must be finite and not negative, not {value}")
+                raise ValueError(f"{one.name} must be finite and not negative, not {value}")
         if self.min_usd > self.max_usd:
             raise ValueError(f"min_usd {self.min_usd} exceeds max_usd {self.max_usd}")
 
@@ -92,6 +92,7 @@ class SymbolBudget:
         timestamp: when it was computed, unix seconds.
         base_risk_pct: the share of the equity it was computed with.
         policies: for each input, how its value came about; see `riskhub.governor.inputs.Policy`.
+        ages: for each of these inputs, how old its value was, seconds: `Input.age_sec`.
         formula_version: which formula.
         portfolio_age_sec: how old the portfolio state was, seconds.
         haircut: the part, 0 to 1, that was taken off before the bounds: for the age of the
@@ -111,6 +112,7 @@ class SymbolBudget:
     timestamp: int
     base_risk_pct: float
     policies: dict[str, str]
+    ages: dict[str, float | None] = field(default_factory=dict)
     formula_version: str = FORMULA_VERSION
     portfolio_age_sec: float | None = None
     haircut: float = 0.0

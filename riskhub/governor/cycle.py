@@ -115,6 +115,7 @@ def compute_budgets(inputs: GovernorInputs, settings: GovernorSettings, now: flo
                 budget,
                 share=share,
                 policies=budget.policies | {"contribution": inputs.shares.policy},
+                ages=budget.ages | {"contribution": inputs.shares.age_sec},
             )
             for budget, share in zip(budgets, shares, strict=True)
         ]
@@ -204,8 +205,10 @@ def _budgets(
     )
     budgets = budget_usd(equity, stress, parameters, haircuts)
     policies = {"portfolio_state": portfolio.policy, "portfolio_heat": inputs.heat.policy}
+    ages = {"portfolio_state": portfolio.age_sec, "portfolio_heat": inputs.heat.age_sec}
     if settings.drawdown_haircut:
         policies["drawdown"] = inputs.drawdown.policy
+        ages["drawdown"] = inputs.drawdown.age_sec
     return [
         SymbolBudget(
             symbol=name,
@@ -220,6 +223,7 @@ def _budgets(
             base_risk_pct=parameters.base_risk_pct,
             policies=policies
             | {"cluster_stress": cluster.policy, "vol_regime": regime.policy},
+            ages=ages | {"cluster_stress": cluster.age_sec, "vol_regime": regime.age_sec},
             portfolio_age_sec=portfolio.age_sec,
             haircut=haircut,
         )

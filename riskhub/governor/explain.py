@@ -61,12 +61,14 @@ class Term:
         value: as used; None: the hash does not say. USD for the portfolio state, else 0 to 1.
         policy: how it came about; None without a receipt.
         age_sec: of what is remembered of it: since it was last fresh, as of now; None: unknown.
+        used_age_sec: how old it was when it was used, by the receipt; None: unknown.
     """
 
     name: str
     value: float | None
     policy: str | None
     age_sec: float | None
+    used_age_sec: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +280,8 @@ def _terms(
     now: float,
 ) -> Iterator[Term]:
     policies: Mapping[str, str] = receipt["policies"] if receipt else {}
+    # None: of before there were ages.
+    ages: Mapping[str, float | None] = (receipt["ages"] if receipt else None) or {}
     cluster = symbol.removeprefix(CLUSTER_MARK)
     if cluster == symbol:
         cluster = settings.cluster_of(symbol)
@@ -288,16 +292,26 @@ def _terms(
         ("vol_regime", "vol_regime", REGIME + symbol),
     ):
         age = _since(known.get(memory), now)
-        yield Term(name, budget.told[field], policies.get(name), age)
+        yield Term(name, budget.told[field], policies.get(name), age, ages.get(name))
     # There only where the settings ask for them.
     if "drawdown" in policies:
         last = known.get(DRAWDOWN)
         yield Term(
-            "drawdown", last.value if last else None, policies["drawdown"], _since(last, now)
+            "drawdown",
+            last.value if last else None,
+            policies["drawdown"],
+            _since(last, now),
+            ages.get("drawdown"),
         )
     if receipt and "contribution" in policies:
         age = _since(known.get(SHARES), now)
-        yield Term("contribution", receipt["share"], policies["contribution"], age)
+        yield Term(
+            "contribution",
+            receipt["share"],
+            policies["contribution"],
+            age,
+            ages.get("contribution"),
+        )
 
 
 def _since(last: Known | None, now: float) -> float | None:

@@ -3,7 +3,7 @@
 Ten thousand symbols every ten seconds would drown the table. So a whole cycle is kept every
 `history_sec`, and whenever something about all symbols changes (the reason why there are no
 budgets, a policy of the portfolio); between these, of a cycle only the symbols whose policies
-changed. A cycle that differs in numbers alone is not kept.
+changed. A cycle that differs in numbers or ages alone is not kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +55,7 @@ def receipt(
         "portfolio_age_sec": portfolio.age_sec if portfolio else None,
         "heat": inputs.heat.value if inputs else None,
         "heat_policy": inputs.heat.policy if inputs else None,
+        "heat_age_sec": inputs.heat.age_sec if inputs else None,
         "mode": mode,
         "formula_version": FORMULA_VERSION,
     }

@@ -438,6 +438,7 @@ symbol_budgets = sa.Table(
     sa.Column("haircut", sa.Double, comment="share of the budget that was taken off; null: as 0"),
     sa.Column("portfolio_age_sec", sa.Double, comment="of the portfolio state, when it was used"),
     sa.Column("share", sa.Double, comment="of the world's ES; null: not by contribution"),
+    sa.Column("ages", sa.JSON, comment="seconds, or null, by input as in policies"),
     # The newest of one symbol.
     sa.Index("ix_symbol_budgets_symbol_computed_at", "symbol", "computed_at"),
 )
@@ -459,6 +460,7 @@ budget_cycles = sa.Table(
     sa.Column("portfolio_age_sec", sa.Double),
     sa.Column("heat", sa.Double),
     sa.Column("heat_policy", sa.String(32)),
+    sa.Column("heat_age_sec", sa.Double, comment="of the heat, when it was used; null: unknown"),
     sa.Column("mode", sa.String(16), nullable=False),
     sa.Column("formula_version", sa.String(32), nullable=False),
 )

@@ -25,11 +25,11 @@ _PULSE = dg.FreshnessPolicy.time_window(
 
 _OF_THE_CYCLE = (
     *("writer", "computed_at", "mode", "equity_usd", "formula_version"),
-    *("portfolio_policy", "portfolio_age_sec", "heat", "heat_policy"),
+    *("portfolio_policy", "portfolio_age_sec", "heat", "heat_policy", "heat_age_sec"),
 )
 _OF_A_BUDGET = (
     *("symbol", "budget_usd", "stress_factor", "portfolio_heat", "cluster_stress"),
-    *("vol_regime", "haircut", "share", "portfolio_age_sec", "policies"),
+    *("vol_regime", "haircut", "share", "portfolio_age_sec", "policies", "ages"),
 )
 
 
@@ -106,7 +106,15 @@ def _missing(
 def _told(newest: StoredCycle) -> dict[str, Any]:
     cycle = newest.cycle
     rows = [
-        row | {"policies": ", ".join(f"{name}: {how}" for name, how in row["policies"].items())}
+        row
+        | {
+            "policies": ", ".join(f"{name}: {how}" for name, how in row["policies"].items()),
+            "ages": ", ".join(
+                f"{name}: {age:.1f} s"
+                for name, age in (row["ages"] or {}).items()
+                if age is not None
+            ),
+        }
         for row in map(dict, newest.budgets)
     ]
     budgets = [row["budget_usd"] for row in rows]

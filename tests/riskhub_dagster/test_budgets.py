@@ -135,6 +135,8 @@ def test_a_cycle_is_told_in_numbers(client: redis.Redis, cycle, checks, records)
         "vol_regime: fresh"
     )
     assert "vol_regime: missing" in ether["policies"]
+    age = metadata["portfolio_age_sec"].value
+    assert bitcoin["ages"] == ether["ages"] == f"portfolio_state: {age:.1f} s"
     check = checks(result)["budgets_computed"]
     assert (check.passed, check.description) == (True, "2 budgets")
 

@@ -84,6 +84,7 @@ def put_on_record(
         "portfolio_age_sec": 1.0,
         "heat": 0.0,
         "heat_policy": "fresh",
+        "heat_age_sec": None,
         "mode": "shadow",
         "formula_version": "p28/2",
     }
@@ -103,6 +104,7 @@ def put_on_record(
         "haircut": 0.0,
         "portfolio_age_sec": 1.0,
         "share": None,
+        "ages": {"portfolio_state": 1.0},
     } | budget
     store.add_cycle(cycle, [] if reason else [row])
 
@@ -189,7 +191,8 @@ def test_policies_ages_haircut_and_share_come_with_it(
         "cluster_stress": "missing",
         "vol_regime": "held",
     }
-    put_on_record(store, policies=policies, haircut=0.25, share=0.4, budget_usd=1_401.0)
+    used = {"portfolio_state": 57.0, "portfolio_heat": None, "vol_regime": 298.0}
+    put_on_record(store, policies=policies, ages=used, haircut=0.25, share=0.4, budget_usd=1_401.0)
     for name, ago in (("portfolio", 60), ("regime:BTCUSDT", 300)):
         extra = {"timestamp": now} if name == "portfolio" else {}
         state.hset("riskhub:governor:known", name, written(Known(0.33, now - ago, extra=extra)))
@@ -201,6 +204,10 @@ def test_policies_ages_haircut_and_share_come_with_it(
     assert ages["portfolio_state"] == pytest.approx(60, abs=20)
     assert ages["vol_regime"] == pytest.approx(300, abs=20)
     assert ages["portfolio_heat"] is ages["cluster_stress"] is None
+    assert {term["name"]: term["used_age_sec"] for term in found["terms"]} == {
+        **used,
+        "cluster_stress": None,
+    }
     assert (found["haircut"], found["share"], found["differs"]) == (0.25, 0.4, None)
     changes = {each["what"]: each["budget_usd"] for each in found["changes"]}
     assert changes["without the haircut"] == 1_868.0
@@ -208,6 +215,7 @@ def test_policies_ages_haircut_and_share_come_with_it(
     told = run("explain", "BTCUSDT").output
     for text in (
         "× (1 − 0.25 haircut) = 1,401.00", "40.0% of the expected shortfall",
+        "57 s", "298 s",
         "the last one that was fresh stands in for it", "not there, and never known",
         "Unless a fresh portfolio state comes, there are no budgets after 8",
         "The vol regime is lost",
@@ -280,6 +288,15 @@ def test_a_hash_that_does_not_say_what_it_was_made_of_is_shown_as_it_is(
     assert "700.00 USD" in told
     assert "does not say" in told
     assert explained(run)["stress"] is None
+
+
+def test_a_receipt_of_before_there_were_ages_tells_the_rest(
+    run: Run, store: Store, state: redis.Redis
+) -> None:
+    write(state)
+    put_on_record(store, ages=None)
+    terms = explained(run)["terms"]
+    assert {(term["policy"], term["used_age_sec"]) for term in terms} == {("fresh", None)}
 
 
 def test_without_a_history_the_rest_is_told(run: Run, state: redis.Redis) -> None:

@@ -23,7 +23,7 @@ NOW = 1_738_000_000.75
 INPUTS = GovernorInputs(
     portfolio=Input(PortfolioState(100_000.0, 0.1, NOW - 45), "last_known_good", 45.0),
     symbols=("BTCUSDT", "ETHUSDT"),
-    heat=Input(0.5, "held"),
+    heat=Input(0.5, "held", 70.0, 70.0),
     clusters={"default": Input(0.0, "missing")},
     regimes={"BTCUSDT": Input(0.33, "fresh"), "ETHUSDT": Input(0.67, "fresh")},
 )
@@ -120,6 +120,7 @@ def test_a_receipt_says_what_a_cycle_came_from_and_who_wrote_it() -> None:
         "portfolio_age_sec": 45.0,
         "heat": 0.5,
         "heat_policy": "held",
+        "heat_age_sec": 70.0,
         "mode": "shadow",
         "formula_version": FORMULA_VERSION,
     }
@@ -130,6 +131,31 @@ def test_a_receipt_says_what_a_cycle_came_from_and_who_wrote_it() -> None:
     assert (bitcoin["symbol"], bitcoin["haircut"], bitcoin["share"]) == ("BTCUSDT", 0.0, None)
     assert bitcoin["portfolio_age_sec"] == 45.0
     assert ether["policies"]["cluster_stress"] == "missing"
+    assert ether["ages"] == {
+        "portfolio_state": 45.0,
+        "portfolio_heat": 70.0,
+        "cluster_stress": None,
+        "vol_regime": None,
+    }
+
+
+def test_a_receipt_has_an_age_for_each_policy() -> None:
+    settings = GovernorSettings(drawdown_haircut=0.5)
+    inputs = replace(
+        INPUTS,
+        drawdown=Input(0.1, "held", 45.0, 45.0),
+        shares=Input({"BTCUSDT": 1.0}, "fresh", 300.0),
+        regimes={**INPUTS.regimes, "BTCUSDT": Input(0.33, "held", 20.0, 20.0)},
+    )
+    of_all = compute_budgets(inputs, settings, NOW)
+    _, (bitcoin, ether) = receipt(of_all, writer="governor", mode="shadow", now=NOW)
+
+    for row in (bitcoin, ether):
+        assert row["ages"].keys() == row["policies"].keys()
+        assert (row["ages"]["drawdown"], row["ages"]["contribution"]) == (45.0, 300.0)
+    assert (bitcoin["ages"]["vol_regime"], ether["ages"]["vol_regime"]) == (20.0, None)
+    for cluster in of_all.cluster_budgets:
+        assert cluster.ages.keys() == cluster.policies.keys()
 
 
 def test_a_receipt_of_no_budgets_says_why() -> None:
@@ -150,6 +176,17 @@ def test_the_first_cycle_is_kept_whole_and_then_one_a_minute(kept: Kept) -> None
 def test_numbers_alone_are_no_change(kept: Kept) -> None:
     kept.offer(0, cycle())
     kept.offer(10, cycle(heat=Input(0.75, "held")))
+    assert kept.shapes == [WHOLE]
+
+
+def test_nor_are_ages(kept: Kept) -> None:
+    older = {
+        "portfolio": replace(INPUTS.portfolio, age_sec=55.0, unfresh_sec=10.0),
+        "heat": Input(0.5, "held", 80.0, 80.0),
+        "clusters": {"default": Input(0.0, "missing", 10.0)},
+    }
+    kept.offer(0, cycle())
+    kept.offer(10, cycle(**older))
     assert kept.shapes == [WHOLE]
 
 

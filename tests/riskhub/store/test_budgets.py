@@ -30,6 +30,7 @@ def cycle(computed_at: datetime = NOW, **row: Any) -> dict[str, Any]:
         "portfolio_age_sec": 45.5,
         "heat": 0.25,
         "heat_policy": "held",
+        "heat_age_sec": 12.5,
         "mode": "shadow",
         "formula_version": "p28/1",
     } | row
@@ -49,6 +50,7 @@ def budget(symbol: str, computed_at: datetime = NOW, **row: Any) -> dict[str, An
         "haircut": 0.125,
         "portfolio_age_sec": 45.5,
         "share": None,
+        "ages": {"portfolio_state": 45.5, "portfolio_heat": None},
     } | row
 
 
@@ -86,6 +88,7 @@ def test_a_cycle_without_budgets_is_the_newest_all_the_same(store: Store) -> Non
     none = cycle(
         LATER, no_budget_reason="portfolio_too_old", symbols=0, equity_usd=None,
         portfolio_policy="too_old", portfolio_age_sec=901.0, heat=None, heat_policy=None,
+        heat_age_sec=None,
     )  # fmt: skip
     store.add_cycle(none, [])
 
@@ -132,17 +135,20 @@ def test_violations_are_read_newest_first(store: Store) -> None:
     assert store.violations(limit=1) == [third]
 
 
+def scripts_on(connection: sa.Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", riskhub.store.__path__[0] + "/migrations")
+    config.attributes["connection"] = connection
+    return config
+
+
 @pytest.fixture
 def of_before(open_another: Callable[[], Store]) -> Store:
     """A database as it was before there were cycles, with two of them."""
     store = open_another()
-    of_cycles = ("haircut", "portfolio_age_sec", "share")
+    of_cycles = ("haircut", "portfolio_age_sec", "share", "ages")
     with writing(store.engine) as connection:
-        config = Config()
-        scripts = riskhub.store.__path__[0] + "/migrations"
-        config.set_main_option("script_location", scripts)
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0004")
+        command.upgrade(scripts_on(connection), "0004")
         rows = [budget("BTCUSDT"), budget("BTCUSDT", LATER), budget("ETHUSDT", LATER)]
         for row in rows:
             kept = {name: value for name, value in row.items() if name not in of_cycles}
@@ -159,3 +165,17 @@ def test_budgets_of_before_there_were_cycles_are_whole_cycles(of_before: Store) 
     assert (newest["portfolio_policy"], newest["heat"]) == ("fresh", 0.25)
     assert [row["symbol"] for row in of_before.newest_budgets()] == ["BTCUSDT", "ETHUSDT"]
     assert of_before.newest_budgets()[0]["haircut"] is None
+    assert of_before.newest_budgets()[0]["ages"] is newest["heat_age_sec"] is None
+
+
+def test_ages_go_and_come_back_without_their_rows(store: Store) -> None:
+    store.add_cycle(cycle(), [budget("BTCUSDT")])
+    with writing(store.engine) as connection:
+        command.downgrade(scripts_on(connection), "0008")
+    migrate(store.engine)
+
+    found = store.newest_cycle()
+
+    assert found is not None
+    assert found.cycle == cycle(heat_age_sec=None)
+    assert list(found.budgets) == [budget("BTCUSDT", ages=None)]
