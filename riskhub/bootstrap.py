@@ -7,7 +7,7 @@ import redis
 
 from riskhub.blobs import open_blobs
 from riskhub.cache import Shared
-from riskhub.exits.rules import RuleBook, load_rules
+from riskhub.exits.book import RuleBook, load_rules
 from riskhub.hub import Hub
 from riskhub.prices import PricePanel, PriceSource, open_prices
 from riskhub.settings import Settings

@@ -11,10 +11,10 @@ from builders import WORLD, accept
 from stored import metrics, stress_result, stressed, tail, verdict
 
 from riskhub.controlbus.events import metrics_updated
+from riskhub.exits.book import RuleBook, load_rules
 from riskhub.exits.engine import Episode, State, decide
 from riskhub.exits.observation import Landed, Measured, Observation
 from riskhub.exits.records import episode_row, signal_row, state_row
-from riskhub.exits.rules import RuleBook, load_rules
 from riskhub.store import Store
 
 STAGE = "paper"

@@ -23,10 +23,11 @@ from riskhub import bootstrap
 from riskhub.cli.frame import console
 from riskhub.cli.telling import tell
 from riskhub.errors import RiskHubError
+from riskhub.exits.book import RuleBook, RuleFileInvalid
 from riskhub.exits.live import ExitEngine, run, run_once
 from riskhub.exits.records import episode_of, episode_row
 from riskhub.exits.replay import Replayed, days_of, history, replay
-from riskhub.exits.rules import RuleBook, RuleFileInvalid, show_seconds
+from riskhub.exits.rules import show_seconds
 from riskhub.hub import utc_now
 from riskhub.settings import Settings, load_settings
 from riskhub.snapshot import format_instant

@@ -12,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from riskhub.digests import canonical_json, digest
+from riskhub.exits.book import RuleBook
 from riskhub.exits.observation import Observation, Reading, read
-from riskhub.exits.rules import Rule, RuleBook
+from riskhub.exits.rules import Rule
 from riskhub.snapshot import format_instant
 
 SignalKind = Literal["opened", "updated", "closed"]

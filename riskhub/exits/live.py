@@ -16,10 +16,10 @@ import redis
 
 from riskhub.controlbus.events import EXIT_SIGNAL, METRICS_UPDATED, SNAPSHOT_QUARANTINED, NewEvent
 from riskhub.errors import RiskHubError
+from riskhub.exits.book import RuleBook
 from riskhub.exits.engine import Decision, Episode, Signal, State, decide, dismiss
 from riskhub.exits.observe import evidence_of, observe
 from riskhub.exits.records import Key, episode_row, signal_row, state_row, states_of
-from riskhub.exits.rules import RuleBook
 from riskhub.exits.stream import bring
 from riskhub.governor.loop import Tell
 from riskhub.store import Store

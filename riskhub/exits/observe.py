@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from riskhub.exits.book import RuleBook
 from riskhub.exits.observation import Landed, Measured, Observation
 from riskhub.exits.records import Key
-from riskhub.exits.rules import RuleBook
 from riskhub.store import Store
 from riskhub.store.observed import Numbers
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from riskhub.exits.book import RuleBook
 from riskhub.exits.engine import Episode, Signal, State, decide
 from riskhub.exits.observation import Landed, Observation, midnight
 from riskhub.exits.observe import key_of, landed_of, measured_of
 from riskhub.exits.records import Key
-from riskhub.exits.rules import ExpiredRule, RuleBook, StaleRule
+from riskhub.exits.rules import ExpiredRule, StaleRule
 from riskhub.portfolio import CLOSE_UTC
 from riskhub.store import Store
 

@@ -1,10 +1,8 @@
-"""Exit rules as data: their file, read and checked. `riskhub.exits.engine` decides by them."""
+"""Exit rules, kind by kind: what each measures, and when it is breached or safe. Pure."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -12,14 +10,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
 
-from riskhub import strict_yaml
-from riskhub.digests import canonical_json, digest
-from riskhub.errors import RiskHubError
 from riskhub.governor.settings import Mode
 from riskhub.risk import LEVELS, Method, format_level, parse_level
 
@@ -31,15 +25,6 @@ Zone = Literal["green", "yellow", "red"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LEVEL_TEXTS = tuple(map(format_level, LEVELS))
-
-
-class RuleFileInvalid(RiskHubError):
-    """The file of exit rules cannot be used. `problems`: each with the place it was found at."""
-
-    def __init__(self, path: Path, problems: Sequence[str]) -> None:
-        super().__init__(f"exit rules {path}: {'; '.join(problems)}")
-        self.path = path
-        self.problems = tuple(problems)
 
 
 def _seconds(value: Any, info: ValidationInfo) -> float:
@@ -71,11 +56,11 @@ Level = Annotated[str, BeforeValidator(_level)]
 Patterns = Annotated[list[str], Field(min_length=1)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Confirm(_Strict):
+class Confirm(Strict):
     """How often the threshold must be breached, without a break, before an episode opens."""
 
     snapshots: int | None = Field(default=None, ge=1, description="Distinct `as_of`.")
@@ -93,7 +78,7 @@ class Confirm(_Strict):
         return self.snapshots or self.days or 1
 
 
-class _Rule(_Strict):
+class _Rule(Strict):
     id: str = Field(pattern=r"^[a-z0-9.-]{1,64}$")
     title: str = Field(min_length=1, max_length=128)
     action: Action
@@ -397,96 +382,12 @@ Rule = (
 )
 
 
-class _File(_Strict):
-    mode: Mode = "shadow"
-    rules: list[Annotated[Rule, Field(discriminator="kind")]] = Field(min_length=1)
-
-
-@dataclass(frozen=True, slots=True)
-class RuleBook:
-    """The rules of a file, in its order, with distinct ids.
-
-    `digest`: `sha256:<hex>` of what they say; comments and layout of the file do not change it.
-    """
-
-    rules: tuple[Rule, ...]
-    digest: str
-
-    def by_id(self) -> dict[str, Rule]:
-        """Each rule by its id."""
-        return {rule.id: rule for rule in self.rules}
-
-    def tail_kinds(self) -> frozenset[tuple[str, str]]:
-        """The methods and levels that some rule reads."""
-        return frozenset((r.method, r.level) for r in self.rules if isinstance(r, TailRule))
-
-    def zone_kinds(self) -> frozenset[tuple[str, str]]:
-        """The methods and levels of the lights that some rule reads."""
-        return frozenset((r.method, r.level) for r in self.rules if isinstance(r, ModelZoneRule))
-
-
-def load_rules(path: Path, *, stale_after_sec: float, critical_after_sec: float) -> RuleBook:
-    """The rules in a YAML file, all of them or none.
-
-    Args:
-        stale_after_sec: what the word ``stale`` stands for where a duration is asked for.
-        critical_after_sec: what ``critical`` does.
-
-    Raises:
-        RuleFileInvalid: with every problem: a file that is missing or no YAML, an unknown kind or
-            field, a value out of range, an id given twice.
-    """
-    try:
-        content = strict_yaml.load(path)
-    except strict_yaml.YamlUnreadable as error:
-        raise RuleFileInvalid(path, [str(error)]) from error
-    words = {"stale": stale_after_sec, "critical": critical_after_sec}
-    try:
-        file = _File.model_validate(_with_default_mode(content), context=words)
-    except ValidationError as error:
-        problems = [
-            f"{_place(each['loc'], content)}: {each['msg'].removeprefix('Value error, ')}"
-            for each in error.errors()
-        ]
-        raise RuleFileInvalid(path, problems) from error
-    ids = [rule.id for rule in file.rules]
-    if twice := sorted({each for each in ids if ids.count(each) > 1}):
-        raise RuleFileInvalid(path, [f"the id {each} is given twice" for each in twice])
-    said = file.model_dump(mode="json")
-    return RuleBook(tuple(file.rules), digest(canonical_json(said)))
-
-
 def show_seconds(seconds: float) -> str:
     """A duration in the largest unit that it is a whole number of."""
     for unit, size in reversed(_UNITS.items()):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:.0f}{unit}"
     return f"{seconds:.0f}s"
-
-
-def _with_default_mode(content: Any) -> Any:
-    """The file's mode, given to each rule that has none of its own."""
-    if not (isinstance(content, dict) and isinstance(content.get("rules"), list)):
-        return content
-    mode = content.get("mode")
-    if mode not in ("shadow", "enforce"):
-        return content
-    rules = [{"mode": mode} | rule if isinstance(rule, dict) else rule for rule in content["rules"]]
-    return content | {"rules": rules}
-
-
-def _place(steps: tuple[int | str, ...], content: Any) -> str:
-    """``rules[3] (var-99).enter`` for ("rules", 3, "var", "enter"): the kind is no place."""
-    if not steps:
-        return "the file"
-    named = [step for position, step in enumerate(steps) if position != 2]
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in named)[1:]
-    try:
-        rule_id = content["rules"][steps[1]]["id"]
-    except (KeyError, IndexError, TypeError):
-        return text
-    place = f"rules[{steps[1]}]"
-    return text.replace(place, f"{place} ({rule_id})", 1)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

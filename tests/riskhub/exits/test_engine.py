@@ -8,9 +8,9 @@ import pytest
 from builders import WORLD
 from exiting import STAGE, START, Engine, landed, load, measured, rule, seen, write_rules
 
+from riskhub.exits.book import RuleBook
 from riskhub.exits.engine import decide
 from riskhub.exits.observation import Observation
-from riskhub.exits.rules import RuleBook
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import hypothesis.strategies as st
 from exiting import START, Engine, load, rule, seen, write_rules
 from hypothesis import given
 
+from riskhub.exits.book import RuleBook
 from riskhub.exits.replay import Moment, replay
-from riskhub.exits.rules import RuleBook
 
 ENTER, LEAVE = 0.08, 0.05
 VALUES = st.one_of(st.none(), st.floats(0.01, 0.2), st.sampled_from([ENTER, LEAVE]))

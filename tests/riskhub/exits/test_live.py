@@ -22,10 +22,10 @@ from redis.retry import Retry
 
 from riskhub.controlbus.events import EXIT_SIGNAL
 from riskhub.errors import StoreUnavailable
+from riskhub.exits.book import RuleBook
 from riskhub.exits.live import ExitEngine, run, run_once
 from riskhub.exits.observe import observe
 from riskhub.exits.replay import Moment, replay
-from riskhub.exits.rules import RuleBook
 from riskhub.exits.stream import EXIT_STREAM, bring
 from riskhub.store import Store, create_engine, migrate
 from riskhub.store.exits import READER

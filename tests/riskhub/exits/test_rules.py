@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from exiting import load, rule, write_rules
 
+from riskhub.exits.book import RuleFileInvalid
 from riskhub.exits.rules import (
     ConcentrationRule,
     ModelZoneRule,
-    RuleFileInvalid,
     StaleRule,
     TailRule,
     show_seconds,

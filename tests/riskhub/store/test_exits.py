@@ -13,8 +13,8 @@ from exiting import STAGE, START, load, opened_episode, rule, write_rules
 from sqlalchemy.exc import IntegrityError
 
 from riskhub.controlbus.events import EXIT_SIGNAL, NewEvent
+from riskhub.exits.book import RuleBook
 from riskhub.exits.records import states_of
-from riskhub.exits.rules import RuleBook
 from riskhub.store import Store
 from riskhub.store.engine import reading
 from riskhub.store.exit_tables import exit_episodes, exit_signals, exit_states
