@@ -83,14 +83,16 @@ async def _to_topic(settings: Settings, store: Store, letters: Iterable[Row]) ->
                     )
             except MessageSizeTooLargeError as error:
                 done.reasons.append(f"dead letter {letter['id']} is too large: {error}")
-                await producer.stop()  # after such a gap the brokers take nothing more of it
+                await kafka.close_producer(
+                    producer
+                )  # after such a gap the brokers take nothing more of it
                 producer = await _started(settings)
             else:
                 store.note_redriven(letter["id"], utc_now())
                 done.sent += 1
         return done
     finally:
-        await producer.stop()
+        await kafka.close_producer(producer)
 
 
 async def _started(settings: Settings) -> AIOKafkaProducer:
@@ -99,7 +101,7 @@ async def _started(settings: Settings) -> AIOKafkaProducer:
         async with asyncio.timeout(settings.controlbus.ack_timeout_sec):
             await producer.start()
     except BaseException:
-        await producer.stop()
+        await kafka.close_producer(producer)
         raise
     return producer
 

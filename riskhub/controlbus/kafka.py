@@ -1,17 +1,21 @@
 """How Kafka is reached: the one place that makes its clients."""
 
+import asyncio
 import ssl
+from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError, for_code
 
 from riskhub.errors import RiskHubError
 from riskhub.settings import Settings
 
 DEAD_LETTERS = ".dlq"
 """What the name of a topic's dead letters ends in."""
+
+_CLOSE_WITHIN_SEC = 3.0
 
 
 class NoBrokers(RiskHubError):
@@ -76,6 +80,31 @@ async def ensure_topic(settings: Settings, topic: str) -> bool:
         return True
     finally:
         await admin.close()
+
+
+async def close_producer(producer: AIOKafkaProducer) -> None:
+    """Close it, also when its brokers are away: then it would wait for them to take the rest."""
+    closing = asyncio.create_task(producer.stop())
+    await asyncio.wait({closing}, timeout=_CLOSE_WITHIN_SEC)
+    if not closing.done():
+        # Its successor sends what it waits for. There is no public way to say so.
+        sender: Any = producer._sender.sender_task
+        sender.cancel()
+        producer._message_accumulator.fail_all(KafkaTimeoutError("given up"))
+    with suppress(KafkaError, asyncio.CancelledError):
+        await closing
+    await producer.client.close()
+
+
+async def close_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Have it leave its group and close it, also when the group or the brokers keep it waiting."""
+    closing = asyncio.create_task(consumer.stop())
+    await asyncio.wait({closing}, timeout=_CLOSE_WITHIN_SEC)
+    if not closing.done():
+        client: Any = consumer._client
+        await client.close()  # what `stop` waits for then fails
+    with suppress(KafkaError, asyncio.CancelledError):
+        await closing
 
 
 def _reached(settings: Settings) -> dict[str, Any]:

@@ -184,16 +184,12 @@ class KafkaBus(ConsumerRebalanceListener):  # type: ignore[misc]
         self._empty_hand()  # a rebalance may wait for it, and `stop` for that
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            with suppress(KafkaError, TimeoutError):
-                async with asyncio.timeout(ANSWER_SEC):
-                    await consumer.stop()
+            await kafka.close_consumer(consumer)
 
     async def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            with suppress(KafkaError, TimeoutError):
-                async with asyncio.timeout(ANSWER_SEC):
-                    await producer.stop()
+            await kafka.close_producer(producer)
 
     def _empty_hand(self) -> None:
         self._firsts.clear()

@@ -35,7 +35,6 @@ NOTE_SEC = 0.2
 LOOK_SEC = 1.0
 LONGEST_BACKOFF_SEC = 5.0
 _FIRST_BACKOFF_SEC = 0.2
-_CLOSE_WITHIN_SEC = 3.0
 _HEADERS = [("content-type", CONTENT_TYPE.encode())]
 
 Batch = list[tuple[OutboxEvent, bytes]]
@@ -100,7 +99,7 @@ class Relay:
                 await producer.start()
                 await self._relay(producer, still_alone, stop)
             finally:
-                await _close(producer)
+                await kafka.close_producer(producer)
         finally:
             with suppress(StoreUnavailable):  # then the database has let go of it by itself
                 await asyncio.to_thread(alone.__exit__, None, None, None)
@@ -255,17 +254,3 @@ async def _wait(stop: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await stop.wait()
-
-
-async def _close(producer: AIOKafkaProducer) -> None:
-    """Close it, also when its brokers are away: then it would wait for them to take the rest."""
-    closing = asyncio.create_task(producer.stop())
-    await asyncio.wait({closing}, timeout=_CLOSE_WITHIN_SEC)
-    if not closing.done():
-        # Its successor sends what it waits for. There is no public way to say so.
-        sender: Any = producer._sender.sender_task
-        sender.cancel()
-        producer._message_accumulator.fail_all(ProducerStuck("given up"))
-    with suppress(KafkaError, asyncio.CancelledError):
-        await closing
-    await producer.client.close()

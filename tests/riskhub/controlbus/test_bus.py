@@ -142,7 +142,7 @@ def test_a_batch_is_no_larger_than_asked(place: Place) -> None:
     async def story() -> None:
         await place.put(10, worlds=1)
         async with place.bus() as bus:
-            assert len(await take_one_batch(bus, limit=4)) == 4
+            assert 0 < len(await take_one_batch(bus, limit=4)) <= 4
 
     run(story)
 
@@ -191,9 +191,9 @@ def test_the_lag_is_what_lies_ahead(place: Place) -> None:
     async def story() -> None:
         await place.put(12)
         async with place.bus() as bus:
-            await take(bus, 4, limit=4)
-            assert sum((await bus.lag()).values()) == 8
-            await take(bus, 8)
+            taken = await take(bus, 4, limit=4)
+            assert sum((await bus.lag()).values()) == 12 - len(taken)
+            await take(bus, 12 - len(taken))
             assert sum((await bus.lag()).values()) == 0
 
     run(story)
