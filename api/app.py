@@ -16,6 +16,7 @@ from api import (
     freshness,
     health,
     metrics,
+    pages,
     problems,
     quarantine,
     risk,
@@ -63,6 +64,7 @@ def create_app(settings: Settings, hub: Hub) -> FastAPI:
             freshness.router,
             health.router,
             metrics.router,
+            *pages.ROUTERS,
         ],
     )
     app.add_middleware(LastResort)

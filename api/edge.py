@@ -15,8 +15,10 @@ from riskhub.governor import gatekeeper, published
 from riskhub.governor.gate import Violation
 from riskhub.governor.gatekeeper import Gatekeeper
 from riskhub.hub import Hub, Served
+from riskhub.last_days import LastDays
 from riskhub.settings import Settings
 from riskhub.snapshot import Snapshot
+from riskhub.status import remembered_days
 from riskhub.store import Landing
 from riskhub.store.reading import Lookup
 from riskhub.together import Together
@@ -42,6 +44,7 @@ class Edge:
     backtests: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(1))
     feed: Feed = field(init=False)
     gatekeeper: Gatekeeper = field(init=False)
+    days: LastDays = field(init=False)
     # For threads: what reads all budgets would hold up the loop, and every check with it.
     budgets: redis.Redis = field(init=False)
 
@@ -56,6 +59,7 @@ class Edge:
             clock=self.now,
             record=self._record,
         )
+        self.days = remembered_days(self.hub.store)
         self.budgets = published.client_of(self.settings.effective_redis_url)
 
     def now(self) -> float:

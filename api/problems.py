@@ -123,7 +123,7 @@ def _allowed(request: Request) -> list[str]:
     ]
 
 
-_EXPECTED = (
+EXPECTED = (
     ContractViolation,
     VersionConflict,
     StoreUnavailable,
@@ -143,7 +143,7 @@ def install(app: FastAPI) -> None:
             raise error
         return respond(document)
 
-    for kind in _EXPECTED:
+    for kind in EXPECTED:
         app.add_exception_handler(kind, expected)
 
     async def gone(_request: Request, _error: Exception) -> Response:

@@ -15,9 +15,10 @@ from riskhub.governor.inputs import CLUSTER_MARK
 from riskhub.governor.published import Published, read_published
 from riskhub.governor.settings import GovernorSettings
 from riskhub.hub import Hub
+from riskhub.last_days import LastDays
 from riskhub.store import Store
 from riskhub.store.exits import EpisodeFilter
-from riskhub.store.overview import Overview
+from riskhub.store.overview import Overview, Tail
 
 Row = Mapping[str, Any]
 
@@ -30,15 +31,6 @@ RECENT_LANDINGS = 1_000
 MOST_EPISODES = 20
 MOST_QUARANTINED = 100
 BUDGETS_WITHIN_SEC = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Tail:
-    """VaR and ES at 99 % of one snapshot, by one method."""
-
-    as_of: datetime
-    var: float
-    es: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,18 +169,25 @@ class HubStatus:
     alerts: tuple[Alert, ...]
 
 
-def hub_status(hub: Hub, client: redis.Redis | None) -> HubStatus:
+def remembered_days(store: Store) -> LastDays:
+    """What `hub_status` remembers from one time to the next."""
+    return LastDays(store, days=SPARK_DAYS - 1, methods=METHODS, level=LEVEL)
+
+
+def hub_status(hub: Hub, client: redis.Redis | None, days: LastDays) -> HubStatus:
     """Everything about the whole hub.
 
     Args:
         client: that reads budgets; see `riskhub.governor.published.client_of`. None: ask no Redis.
+        days: of `remembered_days`, the same each time.
 
     Raises:
         StoreUnavailable, StoreNotMigrated: without the database nothing is known.
     """
     store, settings, now = hub.store, hub.settings.governor, hub.clock()
-    found = store.overview(days=SPARK_DAYS, methods=METHODS, level=LEVEL, largest=LARGEST)
-    worlds = _worlds(found, hub.freshness())
+    found = store.overview(methods=METHODS, level=LEVEL, largest=LARGEST)
+    earlier = days.before({_key(row): row["as_of"] for row in found.newest})
+    worlds = _worlds(found, earlier, hub.freshness())
     budgets = _budgets(client, settings, now)
     governor = _governor(store, now)
     pipeline = _pipeline(store)
@@ -217,34 +216,41 @@ def open_alerts(
     return sorted(found, key=lambda alert: -alert.severity.rank)
 
 
-def _worlds(found: Overview, fresh: Sequence[WorldFreshness]) -> tuple[WorldStatus, ...]:
-    days: dict[tuple[str, str], list[Row]] = {}
-    for row in found.days:
-        days.setdefault((row["world_id"], row["stage"]), []).append(row)
-    lights = {(row["world_id"], row["stage"], row["method"]): light(row) for row in found.zones}
+def _worlds(
+    found: Overview,
+    earlier: Mapping[tuple[str, str], Sequence[Tail]],
+    fresh: Sequence[WorldFreshness],
+) -> tuple[WorldStatus, ...]:
+    newest = {_key(row): row for row in found.newest}
     largest: dict[int, list[tuple[str, float | None]]] = {}
     for row in found.contributions:
         share = row["var"] / row["total"] if row["total"] > 0 else None
         largest.setdefault(row["position"], []).append((row["symbol"], share))
     worlds = []
     for each in fresh:
-        rows = days.get((each.world_id, each.stage), [])
-        method = rows[0]["method"] if rows else METHODS[0]
+        key = (each.world_id, each.stage)
+        last = newest.get(key)
+        if last is None:
+            worlds.append(WorldStatus(each, METHODS[0], (), None, None, ()))
+            continue
+        tails = [*earlier[key]]
+        if last["var"] is not None:
+            tails.append(Tail(last["as_of"], last["var"], last["es"]))
         worlds.append(
             WorldStatus(
                 freshness=each,
-                method=method,
-                tails=tuple(
-                    Tail(row["as_of"], row["var"], row["es"])
-                    for row in reversed(rows)
-                    if row["var"] is not None
-                ),
-                unavailable=_why_no_tail(rows[0]) if rows else None,
-                light=lights.get((each.world_id, each.stage, method)),
-                contributors=tuple(largest.get(rows[0]["position"], ())) if rows else (),
+                method=last["method"],
+                tails=tuple(tails),
+                unavailable=_why_no_tail(last),
+                light=None if last["zone"] is None else light(last),
+                contributors=tuple(largest.get(last["position"], ())),
             )
         )
     return tuple(worlds)
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return row["world_id"], row["stage"]
 
 
 def light(row: Row) -> Light:

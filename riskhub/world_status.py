@@ -116,7 +116,7 @@ def world_detail(
     has = {tail["method"] for tail in numbers["tails"]} if numbers else set[str]()
     method = next((each for each in METHODS if each in has), METHODS[0])
     one: Any = {"stage": chosen.stage, "level": LEVEL}
-    lights = store.newest_zones(world_id, methods=_ALL_METHODS, **one)
+    lights = store.newest_lights(world_id, methods=_ALL_METHODS, **one)
     met = store.outcome_days(world_id, method=method, limit=OUTCOME_DAYS, **one)
     stressed = store.stress(world_id, StressFilter(stage=chosen.stage), limit=1).rows
     episodes = EpisodeFilter(world_id=world_id, stage=chosen.stage)

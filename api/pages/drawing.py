@@ -2,25 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from riskhub.status import Tail
+from riskhub.store.overview import Tail
 
-WIDTH, HEIGHT = 120.0, 30.0
-_PAD = 2.5
+# Twice as large as it is shown, so that whole numbers are fine enough.
+WIDTH, HEIGHT = 240, 60
+_PAD = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Sparkline:
-    """The points of two lines and of the band between them, as SVG has them; the first's end."""
+    """The points of VaR's line and of the band up to ES, as SVG has them; where the line ends."""
 
     var: str
-    es: str
     band: str
-    x: float
-    y: float
+    x: int
+    y: int
 
 
-def sparkline(tails: Sequence[Tail]) -> Sparkline | None:
+@lru_cache(maxsize=1_000)
+def sparkline(tails: tuple[Tail, ...]) -> Sparkline | None:
     """VaR and ES of some days, evenly apart; None of fewer than two.
 
     The height is what they range over, and a quarter of ES at least: what hardly moves is flat.
@@ -30,18 +32,21 @@ def sparkline(tails: Sequence[Tail]) -> Sparkline | None:
     lowest, highest = min(each.var for each in tails), max(each.es for each in tails)
     spare = max(0.25 * abs(highest) - (highest - lowest), 0.0) / 2
     lowest, highest = lowest - spare, highest + spare
-    step = (WIDTH - 2 * _PAD) / (len(tails) - 1)
+    across = (WIDTH - 2 * _PAD) / (len(tails) - 1)
+    up = (HEIGHT - 2 * _PAD) / (highest - lowest) if highest > lowest else 0.0
 
-    def point(number: int, value: float) -> tuple[float, float]:
-        height = (value - lowest) / (highest - lowest) if highest > lowest else 0.5
-        return _PAD + number * step, HEIGHT - _PAD - height * (HEIGHT - 2 * _PAD)
+    def points(values: Sequence[float]) -> list[tuple[int, int]]:
+        return [
+            (round(_PAD + number * across), round(HEIGHT - _PAD - (value - lowest) * up))
+            for number, value in enumerate(values)
+        ]
 
-    def line(values: Sequence[float]) -> str:
-        return " ".join("{:.1f},{:.1f}".format(*point(*each)) for each in enumerate(values))
+    var, es = points([each.var for each in tails]), points([each.es for each in tails])
+    return Sparkline(_written(var), _written([*var, *es[::-1]]), *var[-1])
 
-    var, es = line([each.var for each in tails]), line([each.es for each in tails])
-    x, y = point(len(tails) - 1, tails[-1].var)
-    return Sparkline(var, es, f"{var} {' '.join(es.split()[::-1])}", round(x, 1), round(y, 1))
+
+def _written(points: Sequence[tuple[int, int]]) -> str:
+    return " ".join(f"{x},{y}" for x, y in points)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ async def get_overview(request: Request) -> Response:
         return to_login(request)
 
     def make(edge: Edge) -> Response:
-        found = hub_status(edge.hub, edge.budgets)
+        found = hub_status(edge.hub, edge.budgets, edge.days)
         return render(
             request,
             "overview.html",

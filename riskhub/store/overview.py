@@ -8,7 +8,8 @@ snapshots a day has, and however long ago the world has stopped.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -28,7 +29,17 @@ from riskhub.store.tables import (
 Row = dict[str, Any]
 VersionKey = tuple[datetime, Position]
 
+_OF_LIGHT = ("zone", "exceedances", "observations", "window", "day")
 _DAY_US = 86_400_000_000
+_CHUNK = 400  # two parameters each, where SQLite may take 999
+
+
+class Tail(NamedTuple):
+    """VaR and ES of one snapshot, by one method at one level."""
+
+    as_of: datetime
+    var: float
+    es: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +47,15 @@ class Overview:
     """All worlds as of one state of the database.
 
     Attributes:
-        days: of each the newest measured snapshot of its last measured days, newest first:
-            `world_id`, `stage`, `position`, `version`, `as_of`, `unavailable`, `method`, and `var`
-            and `es`, which are null where there is no such tail.
-        zones: of each world, stage and method the newest row of `var_backtests`, in part.
-        contributions: of the newest of `days` the largest contributors to VaR: `position`,
-            `symbol`, `var`, and `total` of all symbols.
+        newest: of each world and stage the newest measured snapshot: `world_id`, `stage`,
+            `position`, `as_of`, `unavailable`, `method`, and `var` and `es`, which are null where
+            there is no such tail; and of the newest backtest of that method `zone`, `exceedances`,
+            `observations`, `window` and `day`, null where there is none.
+        contributions: of `newest` the largest contributors to VaR: `position`, `symbol`, `var`,
+            and `total` of all symbols.
     """
 
-    days: list[Row]
-    zones: list[Row]
+    newest: list[Row]
     contributions: list[Row]
 
 
@@ -63,24 +73,47 @@ class OverviewStore:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
 
-    def overview(self, *, days: int, methods: Sequence[str], level: str, largest: int) -> Overview:
+    def overview(self, *, methods: Sequence[str], level: str, largest: int) -> Overview:
         """All worlds: see `Overview`.
 
         Args:
-            days: how many of each world, at most.
-            methods: the tails of each are of the first of these that its newest snapshot has.
+            methods: the tail of each is of the first of these that it has.
             level: of tails and backtests.
             largest: how many contributors.
         """
         with one_state(self.engine) as connection:
-            found = connection.execute(_last_days(connection, days, methods, level))
-            rows = [dict(row._mapping) for row in found]
-            newest = {(row["world_id"], row["stage"]): row["position"] for row in rows[::-1]}
+            rows = [
+                dict(row._mapping) for row in connection.execute(_overview(tuple(methods), level))
+            ]
             return Overview(
                 rows,
-                _zones(connection, methods, level),
-                _largest(connection, list(newest.values()), largest),
+                _largest(connection, [row["position"] for row in rows], largest),
             )
+
+    def days_before(
+        self,
+        keys: Sequence[tuple[str, str]],
+        *,
+        days: int,
+        methods: Sequence[str],
+        level: str,
+    ) -> dict[tuple[str, str], list[Tail]]:
+        """Of worlds and stages the last days before that of their newest measured snapshot.
+
+        Oldest first, each by the newest snapshot of the day that is measured: its `as_of`, VaR and
+        ES. Days without numbers are passed over, and those without such a tail left out.
+
+        Args:
+            days: how many, at most.
+            methods: as of `overview`.
+        """
+        found: dict[tuple[str, str], list[Tail]] = {key: [] for key in keys}
+        with reading(self.engine) as connection:
+            for start in range(0, len(keys), _CHUNK):
+                query = _days_before(connection, keys[start : start + _CHUNK], days, methods, level)
+                for world_id, stage, *tail in connection.execute(query):
+                    found[world_id, stage].append(Tail(*tail))
+        return found
 
     def outcome_days(
         self, world_id: str, *, stage: str, method: str, level: str, limit: int
@@ -119,15 +152,21 @@ class OverviewStore:
         with reading(self.engine) as connection:
             return [dict(row._mapping) for row in connection.execute(query)][::-1]
 
-    def newest_zones(
+    def newest_lights(
         self, world_id: str, *, stage: str, methods: Sequence[str], level: str
     ) -> list[Row]:
         """Of each of these methods of a world and a stage the newest backtest; see `Overview`."""
-        one = sa.select(world_stages.c.world_id, world_stages.c.stage).where(
-            world_stages.c.world_id == world_id, world_stages.c.stage == stage
+        of = (
+            sa.values(
+                *(sa.column(name, sa.Text) for name in ("world_id", "stage", "method")), name="of"
+            )
+            .data([(world_id, stage, method) for method in methods])
+            .cte()
         )
+        query = sa.select(of.c.method, *(var_backtests.c[name] for name in _OF_LIGHT))
+        query = query.select_from(of).join(var_backtests, _newest_light_of(of, level))
         with reading(self.engine) as connection:
-            return _zones(connection, methods, level, one.subquery("one"))
+            return [dict(row._mapping) for row in connection.execute(query)]
 
     def versions(
         self,
@@ -178,6 +217,22 @@ class OverviewStore:
         return VersionPage(rows[:limit], (last["as_of"], last["position"]))
 
 
+@lru_cache
+def _overview(methods: tuple[str, ...], level: str) -> sa.Select[Any]:
+    newest = _newest_of_each(methods, level)
+    return (
+        sa.select(
+            *newest.c,
+            *(risk_metrics.c[name] for name in ("as_of", "unavailable")),
+            *(risk_tails.c[name] for name in ("var", "es")),
+            *(var_backtests.c[name] for name in _OF_LIGHT),
+        )
+        .join(risk_metrics, risk_metrics.c.position == newest.c.position)
+        .outerjoin(risk_tails, _tail_of(newest, level))
+        .outerjoin(var_backtests, _newest_light_of(newest, level))
+    )
+
+
 def _newest(
     of: sa.FromClause, before: sa.ColumnElement[Any] | None = None
 ) -> sa.ScalarSelect[Position]:
@@ -194,16 +249,21 @@ def _newest(
     return query.correlate(of, risk_metrics).scalar_subquery()
 
 
-def _last_days(
-    connection: sa.Connection, days: int, methods: Sequence[str], level: str
-) -> sa.Select[Any]:
-    newest = sa.select(
+def _newest_of_each(
+    methods: Sequence[str], level: str, keys: Sequence[tuple[str, str]] | None = None
+) -> sa.CTE:
+    """The newest measured snapshot of worlds and stages (None is all), and which tail it has."""
+    of = sa.select(
         world_stages.c.world_id, world_stages.c.stage, _newest(world_stages).label("position")
-    ).cte("newest")
+    )
+    if keys is not None:
+        of = of.where(sa.tuple_(world_stages.c.world_id, world_stages.c.stage).in_(keys))
+    # Materialized, or each place that names it looks for the newest again.
+    found = of.cte("found").prefix_with("MATERIALIZED")
     has = [
         (
             sa.exists().where(
-                risk_tails.c.position == newest.c.position,
+                risk_tails.c.position == found.c.position,
                 risk_tails.c.method == method,
                 risk_tails.c.level == level,
             ),
@@ -211,40 +271,47 @@ def _last_days(
         )
         for method in methods
     ]
-    walk = sa.select(
-        newest, sa.case(*has, else_=methods[0]).label("method"), sa.literal(1).label("number")
-    ).cte("walk", recursive=True)
+    known = sa.select(found, sa.case(*has, else_=methods[0]).label("method"))
+    return known.cte("newest").prefix_with("MATERIALIZED")
+
+
+def _tail_of(of: sa.CTE, level: str) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        risk_tails.c.position == of.c.position,
+        risk_tails.c.method == of.c.method,
+        risk_tails.c.level == level,
+    )
+
+
+def _days_before(
+    connection: sa.Connection,
+    keys: Sequence[tuple[str, str]],
+    days: int,
+    methods: Sequence[str],
+    level: str,
+) -> sa.Select[Any]:
+    newest = _newest_of_each(methods, level, keys)
+    walk = sa.select(newest, sa.literal(0).label("back")).cte("walk", recursive=True)
     earlier = (
         sa.select(
             walk.c.world_id,
             walk.c.stage,
             _newest(walk, _midnight(connection, risk_metrics.c.as_of)),
             walk.c.method,
-            walk.c.number + 1,
+            walk.c.back + 1,
         )
         .join(risk_metrics, risk_metrics.c.position == walk.c.position)
-        .where(walk.c.number < days)
+        .where(walk.c.back < days)
     )
     walk = walk.union_all(earlier)
-    its_tail = sa.and_(
-        risk_tails.c.position == walk.c.position,
-        risk_tails.c.method == walk.c.method,
-        risk_tails.c.level == level,
-    )
-    names = ("version", "as_of", "unavailable")
     return (
         sa.select(
-            walk.c.world_id,
-            walk.c.stage,
-            walk.c.position,
-            *(risk_metrics.c[name] for name in names),
-            walk.c.method,
-            risk_tails.c.var,
-            risk_tails.c.es,
+            walk.c.world_id, walk.c.stage, risk_metrics.c.as_of, risk_tails.c.var, risk_tails.c.es
         )
         .join(risk_metrics, risk_metrics.c.position == walk.c.position)
-        .outerjoin(risk_tails, its_tail)
-        .order_by(walk.c.number)
+        .join(risk_tails, _tail_of(walk, level))
+        .where(walk.c.back > 0)
+        .order_by(walk.c.back.desc())
     )
 
 
@@ -256,31 +323,15 @@ def _midnight(connection: sa.Connection, as_of: sa.Column[datetime]) -> sa.Colum
     return sa.type_coerce(since_epoch - since_epoch % _DAY_US, as_of.type)
 
 
-def _zones(
-    connection: sa.Connection,
-    methods: Sequence[str],
-    level: str,
-    of: sa.FromClause = world_stages,
-) -> list[Row]:
-    """Of each world and stage of a query, and each method, its newest backtest."""
+def _newest_light_of(of: sa.CTE, level: str) -> sa.ColumnElement[bool]:
     table, others = var_backtests, var_backtests.alias("others")
-    names = ("world_id", "stage", "method", "day", "zone", "window", "observations", "exceedances")
-    found: list[Row] = []
-    for method in methods:
-        newest = (
-            sa.select(sa.func.max(others.c.day))
-            .where(others.c.world_id == of.c.world_id, others.c.stage == of.c.stage)
-            .where(others.c.method == method, others.c.level == level)
-            .correlate(of)
-            .scalar_subquery()
-        )
-        query = (
-            sa.select(*(table.c[name] for name in names))
-            .join(of, sa.and_(table.c.world_id == of.c.world_id, table.c.stage == of.c.stage))
-            .where(table.c.method == method, table.c.level == level, table.c.day == newest)
-        )
-        found += [dict(row._mapping) for row in connection.execute(query)]
-    return found
+
+    def same(one: sa.FromClause) -> list[sa.ColumnElement[bool]]:
+        named = ("world_id", "stage", "method")
+        return [*(one.c[name] == of.c[name] for name in named), one.c.level == level]
+
+    newest = sa.select(sa.func.max(others.c.day)).where(*same(others)).correlate(of)
+    return sa.and_(*same(table), table.c.day == newest.scalar_subquery())
 
 
 def _largest(connection: sa.Connection, positions: Sequence[Position], count: int) -> list[Row]:

@@ -15,6 +15,7 @@ from riskhub.store.landing import LandingStore
 from riskhub.store.news import NewsStore
 from riskhub.store.numbers import NumbersStore
 from riskhub.store.observed import ObservedStore
+from riskhub.store.overview import OverviewStore
 from riskhub.store.retention import RetentionStore
 from riskhub.store.returns import ReturnsStore
 from riskhub.store.schema import check_migrated
@@ -36,6 +37,7 @@ class Store(
     BacktestStore,
     BudgetStore,
     ObservedStore,
+    OverviewStore,
     ExitStore,
     RetentionStore,
     ReturnsStore,

@@ -29,15 +29,16 @@
   function strip(chart, zones) {
     const { ctx, bbox } = chart;
     const [first, last] = chart.series[0].idxs;
+    const height = STRIP * devicePixelRatio;
+    const at = (index) => chart.valToPos(chart.data[0][index], "x", true);
     ctx.save();
-    for (let index = first; index <= last; index += 1) {
-      if (!ZONES.includes(zones[index])) continue;
-      const from = chart.valToPos(chart.data[0][index], "x", true);
-      const next = chart.data[0][Math.min(index + 1, zones.length - 1)];
-      const until = Math.min(chart.valToPos(next, "x", true), bbox.left + bbox.width);
-      ctx.fillStyle = color(`${zones[index]}-fill`);
-      const height = STRIP * devicePixelRatio;
-      ctx.fillRect(from, bbox.top + bbox.height - height, Math.max(until - from, 1), height);
+    for (let index = first; index <= last; ) {
+      const from = index;
+      while (index <= last && zones[index] === zones[from]) index += 1;
+      if (!ZONES.includes(zones[from])) continue;
+      const until = index <= last ? at(index) : bbox.left + bbox.width;
+      ctx.fillStyle = color(`${zones[from]}-fill`);
+      ctx.fillRect(at(from), bbox.top + bbox.height - height, Math.max(until - at(from), 1), height);
     }
     ctx.restore();
   }
