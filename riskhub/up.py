@@ -214,6 +214,7 @@ def _say_what_next(settings: Settings, console: Console, *, demo: bool) -> None:
     graph, docs = f"{settings.dagster_url}/asset-groups", f"{settings.api_url}/docs"
     latest = f"{settings.api_url}/risk-hub/worlds/ew20/snapshots/latest"
     lines = [
+        f"  [bold]what stands now[/]           [link={settings.api_url}]{settings.api_url}[/link]",
         f"  [bold]where a number came from[/]  [link={graph}]{graph}[/link]",
         f"  [bold]the hub's API[/]             [link={docs}]{docs}[/link]",
         f"  [bold]logs[/]                      {settings.home.resolve() / 'logs'}",

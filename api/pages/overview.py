@@ -11,6 +11,8 @@ from api.pages.access import may_read, to_login
 from api.pages.rendering import page, render
 from riskhub.status import SPARK_DAYS, hub_status
 
+_MOST_ALERTS = 12  # at once; the others are one click away
+
 router = APIRouter(include_in_schema=False)
 
 
@@ -29,6 +31,7 @@ async def get_overview(request: Request) -> Response:
             states=Counter(str(world.freshness.state) for world in found.worlds),
             zones=Counter(world.light.zone for world in found.worlds if world.light),
             spark_days=SPARK_DAYS,
+            most_alerts=_MOST_ALERTS,
         )
 
     return await page(request, make)
