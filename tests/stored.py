@@ -265,16 +265,19 @@ def land_days(store: Store, *days: int, **kwargs: Any) -> list[int]:
 
 
 @contextmanager
-def plans_of(store: Store, how: str = "") -> Iterator[list[str]]:
+def plans_of(
+    store: Store, how: str = "", kinds: tuple[str, ...] = ("SELECT", "WITH")
+) -> Iterator[list[str]]:
     """The plans of the queries that the store issues inside the block.
 
     Args:
         how: options of Postgres's EXPLAIN, in brackets.
+        kinds: how the statements begin whose plans are wanted.
     """
     issued: list[tuple[str, Any]] = []
 
     def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if statement.startswith(("SELECT", "WITH")):
+        if statement.startswith(kinds):
             issued.append((statement, parameters))
 
     plans: list[str] = []

@@ -137,12 +137,13 @@ def age_seconds(as_of: datetime, now: datetime) -> float:
 
 
 def worst_first(worlds: Iterable[WorldFreshness]) -> list[WorldFreshness]:
-    """The most urgent first, then what never landed, then by age."""
+    """The most urgent first, of these what never landed, then by age; what is exempt is last."""
 
-    def urgency(world: WorldFreshness) -> tuple[int, float, str, str]:
-        age = world.open_age_seconds
-        older = float("-inf") if age is None and world.state is Freshness.MISSING else -(age or 0)
-        return -world.severity.rank, older, world.world_id, world.stage
+    def urgency(world: WorldFreshness) -> tuple[int, bool, bool, float, str, str]:
+        has_age = world.state is not Freshness.MISSING
+        is_exempt = world.state is Freshness.EXEMPT
+        age = world.open_age_seconds or 0.0
+        return -world.severity.rank, is_exempt, has_age, -age, world.world_id, world.stage
 
     return sorted(worlds, key=urgency)
 

@@ -67,7 +67,8 @@ def evaluation(worlds: Sequence[WorldFreshness]) -> dg.AssetCheckEvaluation:
         passed=not late,
         severity=dg.AssetCheckSeverity.ERROR if critical else dg.AssetCheckSeverity.WARN,
         description=(
-            f"{len(late)} of {len(worlds)} worlds are late: {_named(late)}"
+            f"{len(late)} of {len(worlds)} worlds {'is' if len(late) == 1 else 'are'} late or "
+            f"missing: {_named(late)}"
             if late
             else "every world is fresh"
         ),

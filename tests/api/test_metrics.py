@@ -116,7 +116,7 @@ def test_the_lag_is_that_of_the_moment_of_the_scrape(api: Api, hub: Hub, clock: 
 def test_without_a_database_the_counters_are_still_told(
     api: Api, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unavailable() -> None:
+    def unavailable(**_: object) -> None:
         raise StoreUnavailable("gone")
 
     monkeypatch.setattr(hub.store, "newest_per_world", unavailable)

@@ -68,6 +68,7 @@ def test_the_newest_measured_snapshot_comes_with_all_that_makes_its_numbers_trus
     response = api.get(RISK)
     assert is_documented(response)
     item = response.json()
+    assert item.pop("age_seconds") == 0
     assert {field for field in item if field != "tails"} == {
         column.name for column in risk_metrics.c if column.name != "day"
     }

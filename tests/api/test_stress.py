@@ -75,6 +75,7 @@ def test_the_newest_stress_comes_in_the_order_of_its_book_then_the_producers_own
     named = {name: held[name] for name in held.keys() - {"day", *reverse}}
     assert item == named | {
         "as_of": format_instant(NOW),
+        "age_seconds": 0,
         "reverse": reverse,
         "results": item["results"],
     }

@@ -101,6 +101,7 @@ class Process:
         for question, answer in zip(QUESTIONS, answers, strict=True):
             stored = of_database(self.source.store, question, now)
             assert (answer.body if answer else None) == (stored.body if stored else None), question
+            assert (answer.as_of if answer else None) == (stored.as_of if stored else None)
 
 
 def of_database(store: Store, question: Question, now: datetime) -> Stored | None:

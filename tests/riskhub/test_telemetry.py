@@ -10,7 +10,7 @@ from builders import NOW
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from riskhub.freshness import WorldFreshness, assess
+from riskhub.freshness import Newest, Policy, WorldFreshness, assess
 from riskhub.telemetry import OTHER, Telemetry
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -31,11 +31,12 @@ def sample(samples: Samples, name: str, **labels: str) -> float:
 
 def aged(*ages: float) -> list[WorldFreshness]:
     return assess(
-        [(f"w{number}", "live", NOW - timedelta(seconds=age)) for number, age in enumerate(ages)],
+        [
+            Newest(f"w{number}", "live", NOW - timedelta(seconds=age), NOW + timedelta(1))
+            for number, age in enumerate(ages)
+        ],
         now=NOW,
-        stale_after_sec=600,
-        critical_after_sec=1800,
-        timeless_stages=frozenset({"backtest"}),
+        policy_of=lambda *_: Policy(600, 1800),
     )
 
 
@@ -160,6 +161,43 @@ def test_lags_are_those_of_the_stalest_worlds() -> None:
     assert lags == {"w1": 2_000, "w3": 700}
     assert sample(samples, "riskhub_lag_worlds_left_out") == 2
     assert sample(samples, "riskhub_store_up") == 1
+
+
+def test_each_world_has_its_state_and_each_state_its_number_of_worlds() -> None:
+    expected = {("never", "live")}
+    worlds = aged(30, 2_000, 700) + assess(
+        [Newest("old", "backtest", NOW - timedelta(9_999), None)],
+        now=NOW,
+        policy_of=lambda *_: Policy(600, 1800, exempt=True),
+        expected=expected,
+    )
+    samples = read(Telemetry(), worlds)
+    states = {
+        dict(labels)["world_id"]: dict(labels)["state"]
+        for (name, labels), value in samples.items()
+        if name == "risk_hub_snapshot_state" and value == 1
+    }
+    assert states == {"w0": "fresh", "w1": "critical", "w2": "stale", "never": "missing"}
+    counted = {
+        dict(labels)["state"]: value
+        for (name, labels), value in samples.items()
+        if name == "riskhub_worlds"
+    }
+    once = dict.fromkeys(("fresh", "stale", "critical", "missing", "exempt"), 1)
+    assert counted == once | {"expired": 0}
+    # What never landed and what is exempt has a state, or none, and no age.
+    assert len([name for name, _ in samples if name == "risk_hub_snapshot_lag_seconds"]) == 3
+
+
+def test_beyond_the_limit_of_worlds_the_worst_are_shown() -> None:
+    worlds = aged(*range(50), 700) + assess(
+        [], now=NOW, policy_of=lambda *_: Policy(600, 1800), expected={("never", "live")}
+    )
+    samples = read(Telemetry(max_worlds=2), worlds)
+    shown = [labels for name, labels in samples if name == "risk_hub_snapshot_state"]
+    assert {dict(labels)["world_id"] for labels in shown} == {"w50", "never"}
+    assert sample(samples, "riskhub_lag_worlds_left_out") == 50
+    assert sample(samples, "riskhub_worlds", state="fresh") == 50
 
 
 def test_a_snapshot_ahead_of_the_clock_has_no_lag() -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import dagster as dg
 import pytest
 from builders import Clock
+from stored import verdict
 
 from riskhub_dagster.checks import freshness
 from riskhub_dagster.checks.freshness import worlds_are_fresh
+from riskhub_dagster.definitions import defs
 from riskhub_dagster.resources import RiskHub
 from riskhub_dagster.sensors import freshness_sensor
 
@@ -73,26 +75,58 @@ def test_a_world_is_stale_after_10_minutes_and_critical_after_30(
     land, clock: Clock, check, records, age_sec: int, state: str, passed: bool, severity: Any
 ) -> None:
     landed_at = clock.now
-    land(landed_at, stage="paper")
+    land(landed_at, stage="paper", ttl_sec=86_400)
     clock.advance(age_sec)
 
     result = check()
 
     assert (result.passed, result.severity) == (passed, severity)
-    (row,) = records(result.metadata["worlds"])
+    assert result.metadata[state] == dg.MetadataValue.int(1)
+    if passed:
+        assert "late" not in result.metadata
+        return
+    (row,) = records(result.metadata["late"])
     assert (row["world_id"], row["stage"], row["state"]) == ("equities", "paper", state)
-    assert row["age_seconds"] == age_sec
+    assert row["age_seconds"] == row["open_age_seconds"] == age_sec
     newest = datetime.fromisoformat(str(row["newest_as_of"]))
     assert newest == landed_at.replace(microsecond=0)
 
 
-def test_history_is_exempt_however_old(land, clock: Clock, check, records) -> None:
+def test_history_is_exempt_however_old(land, clock: Clock, check) -> None:
     land(datetime(2020, 3, 16, tzinfo=UTC), stage="backtest")
 
     result = check()
 
-    (row,) = records(result.metadata["worlds"])
-    assert (result.passed, row["state"], row["age_seconds"]) == (True, "exempt", None)
+    assert (result.passed, dict(result.metadata)) == (True, {"exempt": dg.MetadataValue.int(1)})
+
+
+def test_a_world_that_is_expected_and_never_landed_is_an_error(
+    land, clock: Clock, check, records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RISKHUB_FRESHNESS", '{"expected": ["fx/live", "equities/paper"]}')
+    land(clock.now, stage="paper")
+
+    result = check()
+
+    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert result.description == "1 of 2 worlds is late or missing: fx live missing"
+    (row,) = records(result.metadata["late"])
+    assert (row["world_id"], row["state"], row["newest_as_of"]) == ("fx", "missing", None)
+
+
+def test_a_snapshot_that_was_rejected_is_no_news_of_its_world(
+    land, clock: Clock, check, records, store
+) -> None:
+    land(clock.now - timedelta(minutes=20), stage="paper")
+    position = land(clock.now, stage="paper")
+    assert check().passed
+    row = {"world_id": "equities", "stage": "paper", "as_of": clock.now, "day": clock.now.date()}
+    rejected = verdict(position, accepted=False, **row)
+    store.write_verdicts([rejected], [clock.now.date()], now=clock.now, replace=False)
+
+    (row,) = records(check().metadata["late"])
+
+    assert (row["state"], row["age_seconds"]) == ("stale", 1200)
 
 
 def test_age_is_that_of_the_newest_snapshot_whatever_landed_last(land, clock: Clock, check) -> None:
@@ -105,17 +139,21 @@ def test_age_is_that_of_the_newest_snapshot_whatever_landed_last(land, clock: Cl
 def test_one_late_world_among_many_fails_the_check_and_stands_first(
     land, clock: Clock, check, records
 ) -> None:
-    land(clock.now - timedelta(minutes=11), stage="paper", world_id="credit")
     land(clock.now - timedelta(minutes=31), stage="paper", world_id="rates")
+    land(clock.now - timedelta(minutes=11), stage="paper", world_id="credit")
     land(clock.now, stage="paper")
     land(clock.now, stage="backtest", world_id="a-history")
 
     result = check()
 
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    assert result.description == "2 of 4 worlds are late"
-    assert [row["state"] for row in records(result.metadata["worlds"])] == [
-        "critical", "stale", "fresh", "exempt",
+    assert result.description == (
+        "2 of 4 worlds are late or missing: rates paper critical, credit paper stale"
+    )
+    late = [(row["world_id"], row["state"]) for row in records(result.metadata["late"])]
+    assert late == [("rates", "critical"), ("credit", "stale")]
+    assert [name for name in result.metadata if name != "late"] == [
+        "fresh", "stale", "critical", "exempt",
     ]  # fmt: skip
 
 
@@ -135,7 +173,7 @@ def test_the_sensor_speaks_when_a_world_changes_its_state_and_only_then(
 ) -> None:
     land(clock.now, stage="paper")
     told = []
-    for seconds in (0, 300, 301, 300, 900, 600):
+    for seconds in (0, 300, 301, 298, 1, 901, 600):
         clock.advance(seconds)
         told.append(tick())
     land(clock.now, stage="paper")
@@ -147,7 +185,8 @@ def test_the_sensor_speaks_when_a_world_changes_its_state_and_only_then(
         [],
         [(False, dg.AssetCheckSeverity.WARN)],  # stale
         [],
-        [(False, dg.AssetCheckSeverity.ERROR)],  # critical
+        [(False, dg.AssetCheckSeverity.WARN)],  # expired, which it does when its ttl runs out
+        [(False, dg.AssetCheckSeverity.ERROR)],  # still so, and too old by now
         [],
         [(True, dg.AssetCheckSeverity.WARN)],
     ]
@@ -170,3 +209,31 @@ def test_a_new_world_is_a_change(land, clock: Clock, tick) -> None:
     land(clock.now, stage="paper", world_id="credit")
 
     assert len(tick().asset_events) == 1
+
+
+def test_the_cursor_of_a_thousand_worlds_is_as_short_as_that_of_one(
+    land, store, clock: Clock, tick
+) -> None:
+    land(clock.now, stage="paper")
+    one = tick().cursor
+    store.land([land.snapshot(clock.now, world_id=f"w{number}") for number in range(1_000)])
+
+    told = tick()
+
+    assert len(told.cursor) == len(one)
+    assert told.asset_events[0].metadata["exempt"] == dg.MetadataValue.int(1_000)
+
+
+def test_the_pulse_of_the_pipeline_is_an_asset_that_is_made_every_minute() -> None:
+    policies = {
+        spec.key.to_user_string(): spec.freshness_policy
+        for spec in defs.resolve_all_asset_specs()
+        if spec.freshness_policy is not None
+    }
+    schedules = {schedule.name: schedule for schedule in (defs.schedules or ())}
+
+    assert set(policies) == {"symbol_budgets"}
+    assert policies["symbol_budgets"] == dg.FreshnessPolicy.time_window(
+        warn_window=timedelta(minutes=5), fail_window=timedelta(minutes=15)
+    )
+    assert schedules["budgets_every_minute"].cron_schedule == "* * * * *"  # type: ignore[union-attr]

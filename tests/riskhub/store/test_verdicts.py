@@ -1,8 +1,9 @@
 """Verdicts, and what follows from them: what is served, and what is in the quarantine."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -187,6 +188,58 @@ def test_a_verdict_that_moves_a_snapshot_gives_its_world_another_stamp(pair: Sto
     assert again == rejected
     assert pair.stamps([WORLD])[WORLD] != again[WORLD]
     assert rejected["fx"] == before["fx"]
+
+
+# --- what is new of a world ----------------------------------------------------------------------
+
+
+def news(store: Store, stage: str = "paper") -> tuple[datetime | None, datetime | None]:
+    (found,) = store.newest_per_world(world_id=WORLD, stage=stage)
+    return found.newest_as_of, found.alive_until
+
+
+EIGHT, NINE = (datetime(2026, 1, 31, hour, tzinfo=UTC) for hour in (20, 21))
+EXPIRY = NOW + 900 * SECOND
+
+
+def test_what_is_rejected_is_no_news_of_its_world_until_it_is_accepted(pair: Store) -> None:
+    assert news(pair) == (NINE, EXPIRY)
+    judge(pair, good=True, bad=False)
+    assert news(pair) == (EIGHT, EXPIRY)
+    judge(pair, good=False)
+    assert news(pair) == (None, None)
+    pair.land([accept(version="third", as_of="2026-01-31T19:00:00Z", ttl_sec=60)])
+    assert news(pair) == (EIGHT - timedelta(hours=1), NOW + 60 * SECOND)
+    judge(pair, bad=True)
+    assert news(pair) == (NINE, EXPIRY)
+
+
+def test_what_had_expired_by_the_verdict_makes_nothing_alive(pair: Store) -> None:
+    judge(pair, EXPIRY, bad=False)
+    assert news(pair) == (EIGHT, None)
+
+
+def test_another_stage_or_world_keeps_its_news(pair: Store) -> None:
+    pair.land([accept(version="live", stage="live"), accept(world_id="fx")])
+    judge(pair, good=False, bad=False)
+    assert news(pair, "live") == (NINE, EXPIRY)
+    assert [each[:2] for each in pair.newest_per_world()] == [
+        (WORLD, "live"), (WORLD, "paper"), ("fx", "paper"),
+    ]  # fmt: skip
+    assert [each.world_id for each in pair.newest_per_world(stage="paper")] == [WORLD, "fx"]
+
+
+def test_a_verdict_looks_up_the_news_of_its_world_by_index(pair: Store) -> None:
+    add_history(pair, good=300, bad=0)
+    analyze(pair)
+
+    with plans_of(pair, kinds=("UPDATE world_stages SET newest",)) as plans:
+        judge(pair, bad=False)
+
+    (plan,) = plans
+    assert re.search(r"ix_snapshots_(stage|expiry)", plan), plan
+    assert "Seq Scan on snapshots" not in plan, plan
+    assert "SCAN snapshots" not in plan, plan
 
 
 def analyze(store: Store) -> None:
