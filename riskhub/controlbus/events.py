@@ -24,6 +24,7 @@ EXIT_SIGNAL = "exit_signal"
 TYPES = (SNAPSHOT_UPDATED, SNAPSHOT_QUARANTINED, METRICS_UPDATED, BUDGET_VIOLATION, EXIT_SIGNAL)
 
 EVENT_VERSION = 1
+LONGEST_ID = 255
 SOURCE = "/risk-hub"
 CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"
 
@@ -283,6 +284,8 @@ def parse(raw: bytes) -> Event:
     for name in ("id", "type", "source", "time"):
         if not isinstance(document.get(name), str) or not document[name]:
             raise EventMalformed(f"{name}: is missing")
+    if len(document["id"]) > LONGEST_ID or not document["id"].isprintable():
+        raise EventMalformed(f"id: is not 1 to {LONGEST_ID} printable characters")
     data = document.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("idempotency_key"), str):
         raise EventMalformed("data.idempotency_key: is missing")

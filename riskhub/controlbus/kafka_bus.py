@@ -20,7 +20,7 @@ from aiokafka.errors import (
 )
 
 from riskhub.controlbus import kafka
-from riskhub.controlbus.records import Letter, Record
+from riskhub.controlbus.records import Letter, Record, storable
 from riskhub.settings import Settings
 
 # What waits for a batch in hand, and for a worker that does not come back from one.
@@ -164,21 +164,31 @@ class KafkaBus(ConsumerRebalanceListener):  # type: ignore[misc]
         for topic in (self._topic, self._topic + kafka.DEAD_LETTERS):
             if await kafka.ensure_topic(self._settings, topic):
                 self._tell("made the topic", topic=topic)
-        self._consumer = kafka.consumer(
+        consumer = kafka.consumer(
             self._settings,
             group=self._settings.worker.group,
             fetch_max_bytes=FETCH_BYTES,
             rebalance_timeout_ms=REBALANCE_SEC * 1000,
             max_poll_interval_ms=STUCK_SEC * 1000,
         )
-        self._consumer.subscribe([self._topic], listener=self)
-        await self._consumer.start()
-        return self._consumer
+        consumer.subscribe([self._topic], listener=self)
+        try:
+            await consumer.start()
+        except BaseException:
+            await kafka.close_consumer(consumer)
+            raise
+        self._consumer = consumer
+        return consumer
 
     async def _open_producer(self) -> AIOKafkaProducer:
-        self._producer = kafka.producer(self._settings)
-        await self._producer.start()
-        return self._producer
+        producer = kafka.producer(self._settings)
+        try:
+            await producer.start()
+        except BaseException:
+            await kafka.close_producer(producer)
+            raise
+        self._producer = producer
+        return producer
 
     async def _drop_consumer(self) -> None:
         self._empty_hand()  # a rebalance may wait for it, and `stop` for that
@@ -200,7 +210,7 @@ class KafkaBus(ConsumerRebalanceListener):  # type: ignore[misc]
 def _record(found: ConsumerRecord) -> Record:
     return Record(
         raw=found.value or b"",
-        key=(found.key or b"").decode(errors="replace"),
+        key=storable((found.key or b"").decode(errors="replace")),
         origin=f"{found.topic} {found.partition}/{found.offset}",
         headers=tuple(found.headers),
     )

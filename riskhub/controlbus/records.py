@@ -23,6 +23,11 @@ class Record:
     headers: Headers = ()
 
 
+def storable(text: str) -> str:
+    """A text that every database and UTF-8 take, with a mark for what they don't."""
+    return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 @dataclass(frozen=True, slots=True)
 class Letter:
     """A record that was given up on: a dead letter.

@@ -18,7 +18,7 @@ from typing import Protocol
 from riskhub.controlbus.events import Event
 from riskhub.controlbus.handlers import Handler, Outage, Tell
 from riskhub.controlbus.metrics import WorkerMetrics
-from riskhub.controlbus.records import Letter, Record
+from riskhub.controlbus.records import Letter, Record, storable
 from riskhub.errors import BlobsUnavailable, RiskHubError, StoreNotMigrated, StoreUnavailable
 
 LONGEST_BACKOFF_SEC = 60.0
@@ -229,13 +229,15 @@ class Settler:
 def reason_of(error: Exception) -> str:
     """What went wrong, as a sentence; and where, when it is none that was expected."""
     if isinstance(error, RiskHubError):
-        return str(error)
+        return storable(str(error))
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     frames = list(traceback.walk_tb(error.__traceback__))
     if not frames:
-        return said
+        return storable(said)
     frame, line = frames[-1]
-    return f"{said} ({frame.f_globals.get('__name__')}:{line}, in {frame.f_code.co_name})"
+    return (
+        storable(said) + f" ({frame.f_globals.get('__name__')}:{line}, in {frame.f_code.co_name})"
+    )
 
 
 def _not_behind(group: Sequence[Delivered], waiting: Mapping[str, _Failed]) -> list[Delivered]:

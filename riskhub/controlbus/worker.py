@@ -19,7 +19,7 @@ from riskhub.controlbus.handlers import Handler, Tell
 from riskhub.controlbus.metrics import WorkerMetrics
 from riskhub.controlbus.records import Letter, Record
 from riskhub.controlbus.settings import WorkerSettings
-from riskhub.controlbus.settling import Delivered, GivenUp, Marks, Settler, is_outage
+from riskhub.controlbus.settling import Delivered, GivenUp, Marks, Settler, is_outage, reason_of
 from riskhub.errors import RiskHubError
 
 TAKE_SEC = 1.0
@@ -192,7 +192,7 @@ class Worker:
                 event = parse(record.raw)
             except EventMalformed as error:
                 self._tell("dead letter", origin=record.origin, why=error)
-                letters.append(Letter(record, "", "", "", str(error), 1, self._clock()))
+                letters.append(Letter(record, "", "", "", reason_of(error), 1, self._clock()))
                 continue
             if event.type in self._types:
                 delivered.append(Delivered(event, record))

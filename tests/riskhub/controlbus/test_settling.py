@@ -97,6 +97,10 @@ def test_of_an_expected_failure_the_reason_is_its_sentence() -> None:
     assert reason_of(HandlersInvalid("there are none")) == "there are none"
 
 
+def test_a_reason_has_only_what_a_database_takes() -> None:
+    assert reason_of(ValueError("a\0b\ud800c")) == "ValueError: a\N{REPLACEMENT CHARACTER}b?c"
+
+
 def test_with_one_attempt_there_is_no_pause() -> None:
     case = Case(Handles(for_ever={"a/1": ValueError()}), attempts=1)
 

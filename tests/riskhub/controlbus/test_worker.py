@@ -1,6 +1,7 @@
 """The loop of a worker, on a scripted bus: what is committed, what comes again, what is told."""
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -120,6 +121,19 @@ def test_a_record_that_is_no_event_is_a_dead_letter_and_holds_up_nobody() -> Non
     assert (letter["handler"], letter["event_id"], letter["raw"]) == ("", "", b"\xff{")
     assert letter["reason"].startswith("is not JSON")
     assert bus.committed == origins(0, 1)
+
+
+@pytest.mark.parametrize("event_id", ["x" * 256, "a\0b", "\ud800", "two\nlines"])
+def test_an_id_that_can_not_be_kept_on_record_is_none(event_id: str) -> None:
+    (good,) = batch("a/1")
+    bad = json.dumps(json.loads(good.raw) | {"id": event_id}).encode()
+    bus, handler = ScriptedBus([Record(bad, "a", "script 0"), good]), Handles()
+    case = Case(bus, handler)
+
+    case.run()
+
+    assert handler.done == ["a/1"]
+    assert case.records.letters[0]["reason"] == "id: is not 1 to 255 printable characters"
 
 
 def test_types_that_nobody_wants_are_passed_over() -> None:
