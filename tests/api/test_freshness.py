@@ -182,8 +182,8 @@ def test_a_closed_market_is_not_stale_and_what_a_calendar_can_not_tell_is_said(
     assert found["mars/paper"]["open_age_seconds"] == 600
     assert "no calendar MARS" in found["mars/paper"]["note"]
     page = api.get("/metrics").text
-    assert 'risk_hub_snapshot_lag_seconds{world_id="desk-1",stage="paper"} 60.0' in page
-    assert 'risk_hub_snapshot_state{world_id="desk-1",stage="paper",state="fresh"} 1.0' in page
+    assert 'risk_hub_snapshot_lag_seconds{stage="paper",world_id="desk-1"} 60.0' in page
+    assert 'risk_hub_snapshot_state{stage="paper",state="fresh",world_id="desk-1"} 1.0' in page
 
 
 def test_what_is_rejected_is_no_news(api: Api, hub: Hub) -> None:
