@@ -260,13 +260,14 @@ def _newest_of_each(
         of = of.where(sa.tuple_(world_stages.c.world_id, world_stages.c.stage).in_(keys))
     # Materialized, or each place that names it looks for the newest again.
     found = of.cte("found").prefix_with("MATERIALIZED")
+    # Each a value, asked for row by row: for EXISTS a planner may read every tail there is.
     has = [
         (
-            sa.exists().where(
-                risk_tails.c.position == found.c.position,
-                risk_tails.c.method == method,
-                risk_tails.c.level == level,
-            ),
+            sa.select(risk_tails.c.var)
+            .where(risk_tails.c.position == found.c.position)
+            .where(risk_tails.c.method == method, risk_tails.c.level == level)
+            .scalar_subquery()
+            .is_not(None),
             method,
         )
         for method in methods
