@@ -43,11 +43,18 @@ def list_command(
         console.print("There are no dead letters.")
         return
     console.print(_table(letters))
-    console.print(f"{waiting} wait to be sent again: `riskhub dlq redrive`.", style="dim")
+    console.print(
+        f"{waiting} wait to be seen to: `riskhub dlq redrive` sends them again, `riskhub dlq drop` "
+        "removes them.",
+        style="dim",
+        soft_wrap=True,
+    )
 
 
 @app.command("show")
-def show_command(letter_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
+def show_command(
+    letter_id: Annotated[int, typer.Argument(metavar="ID", help="As `list` shows it.")],
+) -> None:
     """Show one: why it was given up on, and its event."""
     store = bootstrap.store(load_settings())
     try:
@@ -68,7 +75,9 @@ def show_command(letter_id: Annotated[int, typer.Argument(metavar="ID")]) -> Non
 
 @app.command("redrive")
 def redrive_command(
-    ids: Annotated[list[int] | None, typer.Argument(metavar="ID...")] = None,
+    ids: Annotated[
+        list[int] | None, typer.Argument(metavar="ID...", help="As `list` shows them.")
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Each that was not sent again yet.")
     ] = False,
@@ -95,12 +104,28 @@ def redrive_command(
         raise RiskHubError("; ".join(done.reasons[:_MOST_REASONS]) + rest)
 
 
+@app.command("drop")
+def drop_command(
+    ids: Annotated[list[int], typer.Argument(metavar="ID...", help="As `list` shows them.")],
+) -> None:
+    """Remove dead letters that nothing is to be done about, such as bytes that are no event."""
+    store = bootstrap.store(load_settings())
+    try:
+        missing = [str(letter_id) for letter_id in ids if not store.drop_dead_letter(letter_id)]
+    finally:
+        store.close()
+    console.print(f"removed: {len(ids) - len(missing)}")
+    if missing:
+        raise RiskHubError(f"there is no dead letter {', '.join(missing)}")
+
+
 def _told(letter: Row) -> dict[str, Any]:
     return {name: value for name, value in letter.items() if name != "raw"}
 
 
 def _table(letters: list[Row]) -> Table:
     table = Table("id", "died", "handler", "type", "key", "tries", "reason")
+    table.columns[-1].overflow = "fold"  # a reference has no blanks to break it at
     for letter in letters:
         reason = letter["reason"]
         short = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"

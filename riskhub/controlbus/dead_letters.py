@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from riskhub.controlbus import kafka
+from riskhub.controlbus import kafka, replay
 from riskhub.controlbus.events import EventMalformed, parse
 from riskhub.errors import RiskHubError
 from riskhub.hub import utc_now
@@ -34,19 +34,21 @@ def redrive(settings: Settings, store: Store, letters: Iterable[Row]) -> Redrive
     """Send dead letters again, and note it. Handlers that are done with an event pass it over.
 
     With brokers the bytes go to the topic as they came; else the outbox repeats the event, if it
-    still has it.
+    still has it. What did not verify when it was replayed is never sent as it is.
 
     Raises:
         NotRedriven: the brokers can't be reached; those that were sent are noted.
     """
+    done = Redriven()
+    sound = _verified(letters, done)
     if settings.controlbus_brokers:
         try:
-            return asyncio.run(_to_topic(settings, store, letters))
+            asyncio.run(_to_topic(settings, store, sound, done))
         except (KafkaError, TimeoutError) as error:
             reason = str(error) or "no broker acknowledged one in time"
             raise NotRedriven(f"Kafka: {reason}") from error
-    done = Redriven()
-    for letter in letters:
+        return done
+    for letter in sound:
         try:
             _to_outbox(store, letter)
         except NotRedriven as reason:
@@ -69,8 +71,30 @@ def waiting(store: Store) -> Iterator[Row]:
             yield letter
 
 
-async def _to_topic(settings: Settings, store: Store, letters: Iterable[Row]) -> Redriven:
-    done = Redriven()
+def _verified(letters: Iterable[Row], done: Redriven) -> Iterator[Row]:
+    """Those that may be sent as they are; of the others, why not."""
+    for letter in letters:
+        if letter["handler"] == replay.HANDLER:
+            done.reasons.append(
+                f"dead letter {letter['id']} did not verify when it was replayed, so it is not "
+                f"sent as it is: bring back its blob or row, then {_replay_of(letter)}"
+            )
+        else:
+            yield letter
+
+
+def _replay_of(letter: Row) -> str:
+    """The command that replays what the letter is about, as far as it can be told."""
+    try:
+        day = str(parse(letter["raw"]).data["as_of"])[:10]
+    except (EventMalformed, KeyError):
+        return f"replay its day of world {letter['key']}"
+    return f"`riskhub events replay --world {letter['key']} --from {day} --to {day}`"
+
+
+async def _to_topic(
+    settings: Settings, store: Store, letters: Iterable[Row], done: Redriven
+) -> None:
     producer = await _started(settings)
     try:
         for letter in letters:
@@ -83,14 +107,12 @@ async def _to_topic(settings: Settings, store: Store, letters: Iterable[Row]) ->
                     )
             except MessageSizeTooLargeError as error:
                 done.reasons.append(f"dead letter {letter['id']} is too large: {error}")
-                await kafka.close_producer(
-                    producer
-                )  # after such a gap the brokers take nothing more of it
+                # After such a gap the brokers take nothing more of it.
+                await kafka.close_producer(producer)
                 producer = await _started(settings)
             else:
                 store.note_redriven(letter["id"], utc_now())
                 done.sent += 1
-        return done
     finally:
         await kafka.close_producer(producer)
 

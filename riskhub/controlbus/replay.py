@@ -80,6 +80,8 @@ def replay(
         else:
             hub.store.add_dead_letters([letter.row() for letter in dead])
             done.told += emit(sound) if sound else 0
+            # What died in an earlier replay, and verifies now, is seen to.
+            hub.store.remove_dead_letters(HANDLER, [event.id for event in sound])
         done.dead += dead
         gone_through += len(page)
         after = page[-1].sequence

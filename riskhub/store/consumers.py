@@ -89,6 +89,24 @@ class ConsumerStore:
             one = sa.update(dead_letters).where(dead_letters.c.id == letter_id)
             connection.execute(one.values(redriven_at=now))
 
+    def remove_dead_letters(self, handler: str, event_ids: Collection[str]) -> int:
+        """Remove a handler's dead letters of these events; how many there were."""
+        asked, removed = list(event_ids), 0
+        with writing(self.engine) as connection:
+            for start in range(0, len(asked), _CHUNK):
+                those = sa.delete(dead_letters).where(
+                    dead_letters.c.handler == handler,
+                    dead_letters.c.event_id.in_(asked[start : start + _CHUNK]),
+                )
+                removed += connection.execute(those).rowcount
+        return removed
+
+    def drop_dead_letter(self, letter_id: int) -> bool:
+        """Remove one dead letter; whether it was there."""
+        one = sa.delete(dead_letters).where(dead_letters.c.id == letter_id)
+        with writing(self.engine) as connection:
+            return connection.execute(one).rowcount > 0
+
     def count_dead_letters(self) -> int:
         """How many dead letters nobody has sent again."""
         waiting = sa.select(sa.func.count()).where(dead_letters.c.redriven_at.is_(None))

@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from riskhub.cli import app
 from riskhub.cli.frame import console
 from riskhub.controlbus.events import parse
+from riskhub.controlbus.replay import HANDLER
 from riskhub.settings import load_settings
 from riskhub.store import Store, create_engine, migrate
 from riskhub.store.tables import snapshots
@@ -82,7 +83,10 @@ def test_they_are_listed_newest_first_with_the_reason(run: Run, store: Store) ->
     assert [row.split("│")[1].strip() for row in rows] == ["2", "1"]
     assert "(no event)" in rows[0]
     assert "no [such] thing" in rows[1]
-    assert lines[-1] == "2 wait to be sent again: `riskhub dlq redrive`."
+    assert lines[-1] == (
+        "2 wait to be seen to: `riskhub dlq redrive` sends them again, `riskhub dlq drop` "
+        "removes them."
+    )
     first, second = map(json.loads, run("dlq", "list", "--json").stdout.splitlines())
     assert (first["id"], second["handler"], "raw" in first) == (2, "stress", False)
 
@@ -141,6 +145,39 @@ def test_an_event_that_went_with_its_snapshot_is_refused(run: Run, store: Store)
     assert result.exit_code == 1
     assert "the outbox has event 1 no more" in result.stderr
     assert store.count_dead_letters() == 1
+
+
+def test_what_did_not_verify_is_not_sent_but_to_be_repaired_and_replayed(
+    run: Run, store: Store
+) -> None:
+    die(store, handler=HANDLER)
+    die(store)
+    head = store.events_head()
+
+    result = run("dlq", "redrive", "--all")
+
+    assert (result.exit_code, result.stdout) == (1, "sent again: 1\n")
+    assert result.stderr == (
+        "riskhub: dead letter 1 did not verify when it was replayed, so it is not sent as it is: "
+        "bring back its blob or row, then "
+        "`riskhub events replay --world equities --from 2026-01-31 --to 2026-01-31`\n"
+    )
+    assert [event.subject for event in store.events_after(head, limit=10)] == ["equities/v1"]
+    die(store, b"nonsense", handler=HANDLER)
+    assert "then replay its day of world equities" in run("dlq", "redrive", "3").stderr
+    assert store.count_dead_letters() == 2
+
+
+def test_what_nothing_is_to_be_done_about_is_removed(run: Run, store: Store) -> None:
+    die(store, b"nonsense", handler="", type="")
+    die(store)
+
+    result = run("dlq", "drop", "1", "7")
+
+    assert (result.exit_code, result.stdout) == (1, "removed: 1\n")
+    assert result.stderr == "riskhub: there is no dead letter 7\n"
+    assert [letter["id"] for letter in store.dead_letters(limit=10)] == [2]
+    assert run("dlq", "drop").exit_code == 2
 
 
 def test_ids_or_all_have_to_be_given(run: Run, store: Store) -> None:

@@ -161,6 +161,23 @@ def test_a_body_that_was_altered_is_a_dead_letter_and_the_others_are_told(hub: H
     assert hub.store.count_dead_letters() == 1  # it dies once, however often it is tried
 
 
+def test_what_verifies_again_is_told_and_no_dead_letter_any_more(hub: Hub) -> None:
+    land(hub, 5, 6)
+    alter(hub, "v6")
+    told_again(hub)
+    assert hub.store.count_dead_letters() == 1
+    alter(hub, "v6", old='"BAC":0.6', new='"BAC":0.5')
+
+    assert told_again(hub, dry_run=True)[0].told == 2
+    assert hub.store.count_dead_letters() == 1
+    assert told_again(hub)[0].told == 2
+
+    assert hub.store.dead_letters(limit=10) == []
+    alter(hub, "v6")
+    told_again(hub)
+    assert hub.store.count_dead_letters() == 1  # it may die once more
+
+
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
