@@ -1,4 +1,4 @@
-"""Dagster as its UI asks it, over GraphQL: runs over days, started and followed.
+"""Dagster as its UI asks it, over GraphQL: runs over days, started and followed; and how it is.
 
 What belongs here: the queries, and answers as plain values. riskhub imports no Dagster: whoever
 types a command need not have the code location in the process.
@@ -50,6 +50,31 @@ query($filter: RunsFilter!) {
   }
 }"""
 
+_HEALTH = """
+query($after: Float!) {
+  ended: runsOrError(filter: {statuses: [SUCCESS, FAILURE], updatedAfter: $after}, limit: 500) {
+    ... on Runs { results { runId jobName status endTime } }
+  }
+  queued: runsOrError(filter: {statuses: [QUEUED]}, limit: 500) {
+    ... on Runs { results { creationTime } }
+  }
+  started: runsOrError(filter: {statuses: [STARTING, STARTED, CANCELING]}, limit: 500) {
+    ... on Runs { results { creationTime } }
+  }
+  instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } }
+}"""
+_CHECKS = """
+query {
+  assetNodes {
+    assetKey { path }
+    assetChecksOrError {
+      ... on AssetChecks {
+        checks { name executionForLatestMaterialization { status evaluation { severity } } }
+      }
+    }
+  }
+}"""
+
 
 class DagsterRefused(RiskHubError):
     """Dagster answered that it can't or won't; the text says what it heard."""
@@ -67,6 +92,40 @@ class RunState:
     def is_finished(self) -> bool:
         """Whether it has ended, well or not."""
         return self.status not in UNFINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run that has ended: of which job, whether it failed, and when (unix seconds)."""
+
+    run_id: str
+    job: str
+    failed: bool
+    ended_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How Dagster is.
+
+    Attributes:
+        ended: the runs that ended of late, newest first.
+        queued: when each run that waits was made (unix seconds).
+        started: how many runs are under way.
+        daemons: those that must run, and whether they do.
+    """
+
+    ended: Sequence[EndedRun]
+    queued: Sequence[float]
+    started: int
+    daemons: Mapping[str, bool]
+
+    def failed_jobs(self) -> list[EndedRun]:
+        """Of each job the newest run that has ended, if it failed."""
+        newest: dict[str, EndedRun] = {}
+        for run in self.ended:
+            newest.setdefault(run.job, run)
+        return [run for run in newest.values() if run.failed]
 
 
 class DagsterGraphql:
@@ -136,6 +195,39 @@ class DagsterGraphql:
         if answer["__typename"] != "Runs":
             raise DagsterRefused(f"Dagster does not tell of its runs: {said(answer)}")
         return [run["runId"] for run in answer["results"] if _writes_some(run["tags"], first, last)]
+
+    def health(self, ended_after: float) -> Health:
+        """How it is, and which runs have ended since (unix seconds), 500 of them at most."""
+        data = self.ask(_HEALTH, {"after": ended_after})
+        try:
+            ended = [
+                EndedRun(run["runId"], run["jobName"], run["status"] == "FAILURE", run["endTime"])
+                for run in data["ended"]["results"]
+                if run["endTime"] is not None
+            ]
+            daemons = data["instance"]["daemonHealth"]["allDaemonStatuses"]
+            return Health(
+                ended,
+                [run["creationTime"] for run in data["queued"]["results"]],
+                len(data["started"]["results"]),
+                {each["daemonType"]: bool(each["healthy"]) for each in daemons if each["required"]},
+            )
+        except (KeyError, TypeError):
+            raise DagsterRefused("Dagster does not tell how it is") from None
+
+    def failed_checks(self) -> list[tuple[str, str, str]]:
+        """Asset, check and severity of what did not pass when it was last evaluated."""
+        failed = []
+        try:
+            for node in self.ask(_CHECKS, {})["assetNodes"]:
+                for check in node["assetChecksOrError"].get("checks", ()):
+                    last = check["executionForLatestMaterialization"]
+                    if last is not None and last["status"] == "FAILED":
+                        asset = "/".join(node["assetKey"]["path"])
+                        failed.append((asset, check["name"], last["evaluation"]["severity"]))
+        except (KeyError, TypeError):
+            raise DagsterRefused("Dagster does not tell of its checks") from None
+        return failed
 
 
 def said(answer: Mapping[str, Any]) -> str:

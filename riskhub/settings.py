@@ -27,6 +27,7 @@ from pydantic_settings import (
 )
 
 from riskhub import strict_yaml
+from riskhub.alerts.settings import AlertSettings
 from riskhub.auth import Secret, TokensInvalid, TokenSpec, read_tokens
 from riskhub.blobs.settings import BlobSettings
 from riskhub.controlbus.settings import ControlBusSettings, WorkerSettings
@@ -226,6 +227,8 @@ class Settings(BaseSettings):
     freshness: FreshnessSettings = FreshnessSettings()
 
     retention: RetentionSettings = RetentionSettings()
+
+    alerts: AlertSettings = AlertSettings()
 
     governor: GovernorSettings = GovernorSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"

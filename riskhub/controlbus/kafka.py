@@ -107,6 +107,41 @@ async def close_consumer(consumer: AIOKafkaConsumer) -> None:
         await closing
 
 
+async def group_progress(
+    settings: Settings, group: str, *, within_sec: float
+) -> tuple[int, int] | None:
+    """How many events of the topic a group is done with, and how many lie before it.
+
+    None: it has committed nothing yet.
+
+    Raises:
+        NoBrokers: there is no setting that names any.
+        TimeoutError: they do not answer in time.
+        aiokafka.errors.KafkaError: the brokers can't be reached, or refuse.
+    """
+    # Of no group: it only asks for the ends.
+    reader = AIOKafkaConsumer(**_reached(settings))
+    admin = AIOKafkaAdminClient(**_reached(settings))
+    try:
+        async with asyncio.timeout(within_sec):
+            await admin.start()
+            committed = await admin.list_consumer_group_offsets(group)
+            done = {
+                part: place.offset
+                for part, place in committed.items()
+                if part.topic == settings.controlbus_topic and place.offset >= 0
+            }
+            if not done:
+                return None
+            await reader.start()
+            ends = await reader.end_offsets(list(done))
+        behind = sum(max(0, ends[part] - offset) for part, offset in done.items())
+        return sum(done.values()), behind
+    finally:
+        await close_consumer(reader)
+        await admin.close()
+
+
 def _reached(settings: Settings) -> dict[str, Any]:
     if not settings.controlbus_brokers:
         raise NoBrokers("no brokers are configured: set RISKHUB_CONTROLBUS_BROKERS")

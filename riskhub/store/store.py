@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from riskhub.store.alerts import AlertStore
 from riskhub.store.backtests import BacktestStore
 from riskhub.store.budgets import BudgetStore
 from riskhub.store.claims import ClaimStore
@@ -19,6 +20,7 @@ from riskhub.store.overview import OverviewStore
 from riskhub.store.retention import RetentionStore
 from riskhub.store.returns import ReturnsStore
 from riskhub.store.schema import check_migrated
+from riskhub.store.standing import StandingStore
 from riskhub.store.stress import StressStore
 from riskhub.store.verdicts import VerdictStore
 
@@ -41,6 +43,8 @@ class Store(
     ExitStore,
     RetentionStore,
     ReturnsStore,
+    AlertStore,
+    StandingStore,
 ):
     """The hub's database. Every call may raise `StoreUnavailable`, which is safe to try again."""
 
