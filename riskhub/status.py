@@ -11,6 +11,7 @@ from typing import Any
 import redis
 
 from riskhub.freshness import Freshness, Severity, WorldFreshness
+from riskhub.governor.explain import NO_BUDGET
 from riskhub.governor.inputs import CLUSTER_MARK
 from riskhub.governor.published import Published, read_published
 from riskhub.governor.settings import GovernorSettings
@@ -368,15 +369,15 @@ def _of_governor(
 ) -> Iterator[Alert]:
     if budgets.problem is not None:
         yield Alert(Severity.WARNING, "budgets unavailable", budgets.problem)
-    if governor is None:
-        return
-    # The history has a cycle every `history_sec`; one that is late by as much again is missing.
-    quiet_sec = 2 * settings.history_sec + settings.lease_sec
-    if governor.age_sec > quiet_sec:
-        why = "its last cycle on record is older than it should be"
-        yield Alert(Severity.WARNING, "governor too old", why, since=governor.at)
-    elif governor.no_budget_reason is not None:
-        yield Alert(Severity.WARNING, "no budgets", governor.no_budget_reason, since=governor.at)
     if budgets.stale:
         why = f"{budgets.stale} of {budgets.count} are too old to be held against anybody"
         yield Alert(Severity.WARNING, "budgets stale", why)
+    if governor is None:
+        return
+    # The history has a cycle every `history_sec`; one that is late by as much again is missing.
+    if governor.age_sec > 2 * settings.history_sec + settings.lease_sec:
+        why = "its last cycle on record is older than it should be"
+        yield Alert(Severity.WARNING, "governor too old", why, since=governor.at)
+    elif governor.no_budget_reason is not None:
+        why = NO_BUDGET.get(governor.no_budget_reason, governor.no_budget_reason)
+        yield Alert(Severity.WARNING, "no budgets", why, since=governor.at)
