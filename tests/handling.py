@@ -128,6 +128,7 @@ class ScriptedBus:
         self.committed: list[str] = []
         self.buried: list[Letter] = []
         self.failing: list[Exception] = []
+        self.lag_failing: list[Exception] = []
         self.given_back = 0
         self.closed = False
         self.stands_by = False
@@ -157,6 +158,8 @@ class ScriptedBus:
         self.buried += letters
 
     async def lag(self) -> Mapping[str, int]:
+        if self.lag_failing:
+            raise self.lag_failing.pop(0)
         return {"script": sum(map(len, self.ahead))}
 
     async def close(self) -> None:

@@ -164,10 +164,10 @@ class Worker:
         if batch:
             self._hurry.next_batch()
             await self._work(batch)
+        await self._look_around()  # a bus that is away may give nothing without a word
         self._recovered()
         if batch is not None:
             self._say("works" if batch or not self._bus.stands_by else "stands by")
-        await self._look_around()
         return bool(batch)
 
     async def _work(self, batch: Sequence[Record]) -> None:

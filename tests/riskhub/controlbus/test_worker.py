@@ -176,6 +176,18 @@ def test_a_bus_that_is_away_is_waited_for() -> None:
     assert case.fields[0]["error"] == "KafkaConnectionError"
 
 
+def test_brokers_that_are_away_without_a_word_are_not_taken_for_recovered() -> None:
+    bus, handler = ScriptedBus(batch("a/1"), [], [], batch("a/2")), Handles()
+    bus.lag_failing = [KafkaConnectionError("no broker")] * 3
+    case = Case(bus, handler)
+
+    case.run()
+
+    assert handler.done == ["a/1", "a/2"]
+    assert case.told == ["waits", "recovered", "works"]
+    assert case.count("riskhub_worker_outages_total") == 3
+
+
 def test_records_that_can_not_be_written_bring_the_batch_again_and_effects_once() -> None:
     bus, handler = ScriptedBus(batch("a/1")), Handles()
     case = Case(bus, handler)
