@@ -309,7 +309,7 @@ def landing_to_topic(settings: Settings) -> bool:
 
 
 def event_to_numbers(settings: Settings) -> bool:
-    """Milliseconds from an event at a consumer of the topic to its row of numbers in the database."""
+    """Milliseconds from an event at a consumer of the topic to its row of numbers."""
     with ExitStack() as stack:
         asyncio.run(kafka.ensure_topic(settings, settings.controlbus_topic))
         port = stack.enter_context(serving(str(settings.database_url), None))
