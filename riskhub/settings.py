@@ -54,7 +54,7 @@ class SettingsInvalid(RiskHubError):
 
 
 class RetentionSettings(BaseModel):
-    """How long `riskhub retention` keeps what has expired; by default for ever."""
+    """How long what is old is kept: snapshots and budgets by default for ever."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -70,6 +70,15 @@ class RetentionSettings(BaseModel):
         ge=1,  # a post that has just looked at a blob must land within it
         le=36_500 * 24,
         description="How long a blob that nothing refers to is kept, beginning when that is seen.",
+    )
+    budget_days: Days | None = Field(
+        default=None,
+        description="Days that the governor's cycles and budgets are kept; null keeps for ever.",
+    )
+    run_log_days: Days | None = Field(
+        default=30,
+        description="Days that the log lines of a finished Dagster run are kept; what it "
+        "materialized and checked stays. null keeps for ever.",
     )
 
     @property

@@ -5,6 +5,7 @@ History, not state: gates read budgets from Redis, and nothing here decides a tr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -13,6 +14,9 @@ from riskhub.store.derived import Row
 from riskhub.store.engine import one_state, reading, writing
 from riskhub.store.events import append_events
 from riskhub.store.tables import budget_cycles, budget_violations, symbol_budgets
+
+# Cycles a transaction: what forgets must not keep the governor waiting.
+_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,38 @@ class BudgetStore:
         newest_first = sa.select(budget_cycles).order_by(budget_cycles.c.computed_at.desc())
         with reading(self.engine) as connection:
             return [dict(row._mapping) for row in connection.execute(newest_first.limit(limit))]
+
+    def forget_budgets(self, before: datetime) -> tuple[int, int]:
+        """Forget the cycles of before an instant with their budgets; how many of each.
+
+        The newest cycle that is complete stays, and what came after it: it is what is shown. So do
+        violations, which are no state of a budget but what somebody did.
+        """
+        complete = sa.select(sa.func.max(budget_cycles.c.computed_at)).where(
+            budget_cycles.c.complete
+        )
+        with reading(self.engine) as connection:
+            newest = connection.execute(complete).scalar()
+        limit = before if newest is None else min(before, newest)
+        cycles = budgets = 0
+        while True:
+            old = (
+                sa.select(budget_cycles.c.computed_at)
+                .where(budget_cycles.c.computed_at < limit)
+                .order_by(budget_cycles.c.computed_at)
+                .limit(_CHUNK)
+            )
+            with writing(self.engine) as connection:
+                doomed = list(connection.execute(old).scalars())
+                if not doomed:
+                    return cycles, budgets
+                # Up to the last of them: budgets whose cycle is gone are as old.
+                budgets += connection.execute(
+                    sa.delete(symbol_budgets).where(symbol_budgets.c.computed_at <= doomed[-1])
+                ).rowcount
+                cycles += connection.execute(
+                    sa.delete(budget_cycles).where(budget_cycles.c.computed_at <= doomed[-1])
+                ).rowcount
 
     def add_violations(self, rows: Sequence[Row]) -> None:
         """Add what the gate found over its budget, rows of `budget_violations`, and its events."""

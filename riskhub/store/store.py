@@ -7,6 +7,7 @@ from riskhub.store.backtests import BacktestStore
 from riskhub.store.budgets import BudgetStore
 from riskhub.store.claims import ClaimStore
 from riskhub.store.consumers import ConsumerStore
+from riskhub.store.daybook import DaybookStore
 from riskhub.store.derived import DerivedStore
 from riskhub.store.engine import create_engine, reading
 from riskhub.store.events import EventStore
@@ -43,6 +44,7 @@ class Store(
     ExitStore,
     RetentionStore,
     ReturnsStore,
+    DaybookStore,
     AlertStore,
     StandingStore,
 ):

@@ -115,6 +115,40 @@ def test_what_changed_between_whole_cycles_is_history_and_not_the_newest_cycle(
     assert len(store.budget_history("ETHUSDT", limit=1)) == 1
 
 
+def test_old_cycles_are_forgotten_with_their_budgets_and_violations_stay(store: Store) -> None:
+    first, changed, last = NOW, NOW + timedelta(seconds=5), LATER
+    store.add_cycle(cycle(first), [budget("BTCUSDT"), budget("ETHUSDT")])
+    store.add_cycle(cycle(changed, complete=False), [budget("ETHUSDT", changed)])
+    store.add_cycle(cycle(last), [budget("BTCUSDT", last)])
+    store.add_violations([violation("BTCUSDT")])
+
+    assert store.forget_budgets(first) == (0, 0)
+    assert store.forget_budgets(changed) == (1, 2)
+    assert [row["computed_at"] for row in store.budget_history("ETHUSDT", limit=9)] == [changed]
+    assert store.forget_budgets(last) == (1, 1)
+    assert store.violations(limit=9) == [violation("BTCUSDT")]
+
+
+def test_the_newest_whole_cycle_is_never_forgotten(store: Store) -> None:
+    store.add_cycle(cycle(), [budget("BTCUSDT")])
+    store.add_cycle(cycle(LATER, complete=False), [budget("BTCUSDT", LATER)])
+
+    assert store.forget_budgets(LATER + timedelta(days=999)) == (0, 0)
+    assert store.newest_budgets() == [budget("BTCUSDT")]
+
+
+def test_more_cycles_than_a_transaction_takes_are_forgotten(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("riskhub.store.budgets._CHUNK", 2)
+    instants = [NOW + timedelta(seconds=n) for n in range(6)]
+    for at in instants:
+        store.add_cycle(cycle(at), [budget("BTCUSDT", at)])
+
+    assert store.forget_budgets(instants[-1]) == (5, 5)
+    assert [row["computed_at"] for row in store.budget_cycles(limit=9)] == instants[-1:]
+
+
 def test_half_a_cycle_is_never_kept(store: Store) -> None:
     twice = [budget("BTCUSDT"), budget("BTCUSDT")]
     with pytest.raises(sa.exc.IntegrityError):
