@@ -143,8 +143,10 @@ def test_a_worker_shows_its_metrics(
 ) -> None:
     land(store, 3)
     port = free_port()
-    start("worker", RISKHUB_WORKER__METRICS_PORT=str(port))
-    wait_until(all_are_measured(store, 3), within_sec=60)
+    worker = start("worker", RISKHUB_WORKER__METRICS_PORT=str(port))
+    measured = all_are_measured(store, 3)
+    wait_until(lambda: worker.process.poll() is not None or measured(), within_sec=120)
+    assert worker.process.poll() is None, worker.log()
 
     def page() -> str:
         return httpx.get(f"http://127.0.0.1:{port}/metrics").text
