@@ -35,6 +35,8 @@ from riskhub.errors import (
     StoreNotMigrated,
     StoreUnavailable,
 )
+from riskhub.freshness import ALWAYS_OPEN, Policies
+from riskhub.freshness.calendars import open_hours
 from riskhub.prices import PriceFileError, open_prices
 from riskhub.settings import Settings
 from riskhub.store import create_engine
@@ -200,6 +202,20 @@ def check_prices(settings: Settings) -> Finding:
     return Finding("prices", "ok", f"{source.label}: {span}")
 
 
+def check_calendars(settings: Settings) -> Finding:
+    """Whether the calendars that worlds age by can be had."""
+    named = [name for name in Policies.of(settings).calendars if name != ALWAYS_OPEN]
+    if not named:
+        return Finding("calendars", "skipped", "none: worlds age at all hours")
+    hours = [open_hours(name) for name in named]
+    if wanting := [why for why in hours if isinstance(why, str)]:
+        return Finding(
+            "calendars", "warn", "; ".join(wanting), "look at the calendars in `freshness`"
+        )
+    spans = (each.span for each in hours if not isinstance(each, str))
+    return Finding("calendars", "ok", "; ".join(spans))
+
+
 def check_tokens(settings: Settings) -> Finding:
     """Whether there are tokens, and the tokens file is good."""
     try:
@@ -261,6 +277,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("controlbus", check_controlbus),
     ("blobs", check_blobs),
     ("prices", check_prices),
+    ("calendars", check_calendars),
     ("tokens", check_tokens),
     ("api", check_api),
     ("dagster", check_dagster),

@@ -20,6 +20,7 @@ from riskhub.doctor import (
     Finding,
     check_api,
     check_blobs,
+    check_calendars,
     check_clock,
     check_controlbus,
     check_dagster,
@@ -32,6 +33,7 @@ from riskhub.doctor import (
     judge_free,
     judge_skew,
 )
+from riskhub.freshness.settings import FreshnessSettings
 from riskhub.prices import PriceSettings
 from riskhub.settings import Settings
 from riskhub.store import create_engine, migrate
@@ -296,6 +298,19 @@ def test_prices_that_are_missing_or_no_panel_fail(settings: Settings, tmp_path: 
     finding = check_prices(there)
     assert (finding.status, finding.mend) == ("fail", "look at prices_path, and at `prices`")
     assert str(path) in finding.sentence
+
+
+def test_calendars_are_told_with_what_they_know_and_those_that_are_none(
+    settings: Settings,
+) -> None:
+    assert check_calendars(settings).status == "skipped"
+    of_desk = with_(settings, freshness=FreshnessSettings(calendar="XNYS"))
+    finding = check_calendars(of_desk)
+    assert finding.status == "ok"
+    assert finding.sentence.startswith("XNYS is known from ")
+    finding = check_calendars(with_(settings, freshness=FreshnessSettings(calendar="MARS")))
+    assert (finding.status, finding.mend) == ("warn", "look at the calendars in `freshness`")
+    assert "no calendar MARS" in finding.sentence
 
 
 def test_a_price_table_that_cannot_be_reached_is_told_without_its_password(
