@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from api import (
+    alerts,
     backtests,
     batch,
     budgets,
@@ -26,6 +27,7 @@ from api import (
 )
 from api.edge import DRAIN, Edge
 from api.last_resort import LastResort
+from api.request_log import RequestLog, lines_of
 from riskhub import __version__, bootstrap
 from riskhub.auth import TokenBook
 from riskhub.hub import Hub
@@ -51,6 +53,7 @@ def create_app(settings: Settings, hub: Hub) -> FastAPI:
     routing.install(
         app,
         [
+            alerts.router,
             batch.router,
             snapshots.router,
             quarantine.router,
@@ -69,6 +72,7 @@ def create_app(settings: Settings, hub: Hub) -> FastAPI:
     )
     app.add_middleware(LastResort)
     app.add_middleware(metrics.RequestMetrics, telemetry=hub.telemetry)
+    app.add_middleware(RequestLog, lines=lines_of(settings))
     return app
 
 

@@ -5,13 +5,12 @@ kinds of the exceptions and where they were raised, which is what an operator ne
 """
 
 import logging
-import traceback
-from collections.abc import Iterator
 from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import problem, respond
+from riskhub.logs import exception_of
 
 _logger = logging.getLogger(__name__)
 
@@ -41,16 +40,11 @@ class LastResort:
         try:
             await self._app(scope, receive, noting_begin)
         except Exception as error:  # noqa: BLE001 - the outermost of a request
-            _logger.error("a request failed: %s", "\ncaused by ".join(_told(error)))
+            told = exception_of(error, with_words=False)
+            kinds = " of ".join(one["type"] for one in told)
+            _logger.error("a request failed: %s", kinds, extra={"exception": told})
             if begun:
                 raise AnswerBroken from None
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             response = respond(problem(status, "the hub failed; its log says where"))
             await response(scope, receive, send)
-
-
-def _told(error: BaseException | None) -> Iterator[str]:
-    """An exception and what it came of, without their messages."""
-    while error is not None:
-        yield type(error).__qualname__ + "\n" + "".join(traceback.format_tb(error.__traceback__))
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

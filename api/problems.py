@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
+from api.request_ids import request_id
 from riskhub.errors import (
     BlobAltered,
     BlobMissing,
@@ -51,6 +52,7 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[ProblemField] = []
+    request_id: str | None = None  # of a 5xx: the log's lines of the request have it, too
 
 
 class ApiError(Exception):
@@ -100,6 +102,8 @@ def describe(error: Exception) -> dict[str, Any] | None:
 def respond(document: dict[str, Any]) -> Response:
     """Problem details as a response."""
     headers = {}
+    if document["status"] >= HTTPStatus.INTERNAL_SERVER_ERROR and (found := request_id()):
+        document = document | {"request_id": found}
     if document["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = RETRY_AFTER_SEC
     if document["status"] == HTTPStatus.UNAUTHORIZED:

@@ -29,6 +29,7 @@ from uvicorn.supervisors import Multiprocess
 
 from api.edge import DRAIN
 from api.problems import MEDIA_TYPE, problem
+from riskhub import logs
 from riskhub.settings import Settings, load_settings
 from riskhub.telemetry import share
 
@@ -53,8 +54,9 @@ class Config(uvicorn.Config):
             loop="uvloop",
             http="api.server:BoundedHttp",
             ws="none",
+            log_config=None,  # its loggers write where all of ours do
             log_level="warning",
-            access_log=False,
+            access_log=False,  # ours knows worlds and routes, and is cheaper: api.request_log
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=settings.drain_sec,
@@ -65,6 +67,7 @@ class Config(uvicorn.Config):
 
     def load(self) -> None:
         """Make the app; in the process that serves it, before it does."""
+        logs.configure(self.settings)
         share(self._metrics)
         parent = multiprocessing.parent_process()
         if parent is not None:
@@ -223,6 +226,7 @@ def serve(settings: Settings, app: str = APP) -> None:
     Args:
         app: ``module:factory``, called in each process that serves.
     """
+    logs.configure(settings)
     # uvicorn passes the signal on to us when all is answered, and that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with contextlib.suppress(KeyboardInterrupt):

@@ -241,6 +241,12 @@ class Settings(BaseSettings):
 
     governor: GovernorSettings = GovernorSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="Of log lines; `auto` is json in profile prod, else text."
+    )
+    access_log: bool | None = Field(
+        default=None, description="A line for each request; null is in profile prod only."
+    )
 
     @classmethod
     def settings_customise_sources(

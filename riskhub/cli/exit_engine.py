@@ -21,7 +21,6 @@ from rich.text import Text
 
 from riskhub import bootstrap
 from riskhub.cli.frame import console
-from riskhub.cli.telling import tell
 from riskhub.errors import RiskHubError
 from riskhub.exits.book import RuleBook, RuleFileInvalid
 from riskhub.exits.live import ExitEngine, run, run_once
@@ -29,6 +28,7 @@ from riskhub.exits.records import episode_of, episode_row
 from riskhub.exits.replay import Replayed, days_of, history, replay
 from riskhub.exits.rules import show_seconds
 from riskhub.hub import utc_now
+from riskhub.logs import configure, tell
 from riskhub.settings import Settings, load_settings
 from riskhub.snapshot import format_instant
 from riskhub.store import Store
@@ -61,6 +61,7 @@ def exit_engine(
     if context.invoked_subcommand is not None:
         return
     settings = load_settings()
+    configure(settings)
     book = bootstrap.exit_rules(settings)
     with (
         bootstrap.redis_client(settings) as client,

@@ -17,12 +17,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from riskhub import bootstrap
-from riskhub.cli.telling import tell
 from riskhub.errors import RiskHubError, StoreNotMigrated, StoreUnavailable
 from riskhub.governor import BudgetCycle, GovernorSettings, run_cycle
 from riskhub.governor.history import History
 from riskhub.governor.lease import Lease, owner
 from riskhub.governor.loop import Governor, once, run
+from riskhub.logs import configure, tell
 from riskhub.settings import Settings, load_settings
 from riskhub.store import Store, create_engine
 
@@ -48,6 +48,7 @@ def governor_command(
 ) -> None:
     """Write a budget for each symbol while no other process does, until Ctrl-C."""
     settings = load_settings()
+    configure(settings)
     governed = settings.governor
     interval = interval or governed.interval_sec
     with (

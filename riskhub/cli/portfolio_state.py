@@ -16,6 +16,7 @@ from riskhub import bootstrap
 from riskhub.cli.frame import console
 from riskhub.errors import RiskHubError
 from riskhub.governor.lease import owner
+from riskhub.logs import configure, tell
 from riskhub.portfolio_state import (
     EquityHash,
     EquitySource,
@@ -62,6 +63,7 @@ def portfolio_state_command(
 ) -> None:
     """Publish equity, drawdown and notional of the portfolio for the governor, until Ctrl-C."""
     settings = load_settings()
+    configure(settings)
     with bootstrap.redis_client(settings) as client, _redis_failures():
         if reset:
             _reset(client, yes=yes)
@@ -93,7 +95,7 @@ def _publish(updater: Updater, *, interval: float, once: bool, dry_run: bool) ->
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    run(beat, interval_sec=interval, stop=stop, tell=_tell)
+    run(beat, interval_sec=interval, stop=stop, tell=tell)
     if not dry_run:
         with suppress(redis.RedisError):  # then the lease runs out by itself
             updater.release()

@@ -10,10 +10,10 @@ import typer
 
 from riskhub import bootstrap
 from riskhub.cli.frame import console
-from riskhub.cli.telling import tell
 from riskhub.controlbus.kafka import NoBrokers
 from riskhub.controlbus.relay import Relay, reader_of
 from riskhub.hub import utc_now
+from riskhub.logs import configure, tell
 from riskhub.settings import Settings, load_settings
 from riskhub.store import Store
 
@@ -32,6 +32,7 @@ def relay_command(
     Run as many as you like: one relays, the others take over within a second or two of its end.
     """
     settings = load_settings()
+    configure(settings)
     if not settings.controlbus_brokers and not status:
         raise NoBrokers(
             "no brokers are configured (RISKHUB_CONTROLBUS_BROKERS): without Kafka the outbox is "

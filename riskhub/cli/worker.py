@@ -10,7 +10,6 @@ import typer
 from prometheus_client import start_http_server
 
 from riskhub import bootstrap
-from riskhub.cli.telling import tell
 from riskhub.controlbus.bus import open_bus
 from riskhub.controlbus.handlers import Context, Handler, load_handlers
 from riskhub.controlbus.metrics import WorkerMetrics
@@ -18,6 +17,7 @@ from riskhub.controlbus.settling import is_outage
 from riskhub.controlbus.worker import Hurry, Worker
 from riskhub.errors import RiskHubError
 from riskhub.hub import utc_now
+from riskhub.logs import configure, tell
 from riskhub.settings import Settings, load_settings
 from riskhub.store import Store
 
@@ -38,6 +38,7 @@ def worker_command(
     was given up on. Ctrl-C or SIGTERM: the batch in hand is finished first.
     """
     settings = load_settings()
+    configure(settings)
     store = bootstrap.store(settings)
     try:
         metrics = WorkerMetrics()

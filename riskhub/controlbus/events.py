@@ -129,6 +129,15 @@ class Event:
         """What consumers dedupe by."""
         return str(self.data["idempotency_key"])
 
+    def named(self) -> dict[str, str]:
+        """What a log line about it names it by."""
+        return {
+            "event_id": self.id,
+            "world": self.key,
+            "subject": self.subject,
+            "correlation_id": self.correlation_id,
+        }
+
 
 def id_of(idempotency_key: str) -> str:
     """The id of the event with this key: a UUID (version 5), always the same one."""

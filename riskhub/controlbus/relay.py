@@ -20,6 +20,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from riskhub.controlbus import kafka
 from riskhub.controlbus.events import CONTENT_TYPE, OutboxEvent
 from riskhub.errors import RiskHubError, StoreUnavailable
+from riskhub.logs import about
 from riskhub.settings import Settings
 from riskhub.store import Store
 from riskhub.store.events import RELAY
@@ -209,7 +210,8 @@ class Relay:
         }
         await asyncio.to_thread(self._store.add_dead_letters, [letter])
         self._buried.add(event.sequence)
-        self._tell("dead letter", subject=event.subject, bytes=len(raw), reason=reason)
+        with about(event_id=event.id, world=event.key, correlation_id=event.correlation_id):
+            self._tell("dead letter", subject=event.subject, bytes=len(raw), reason=reason)
 
     async def _failed(self, error: Exception, stop: asyncio.Event) -> None:
         backoff = min(_FIRST_BACKOFF_SEC * 2**self._failures, LONGEST_BACKOFF_SEC)

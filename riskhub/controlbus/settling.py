@@ -20,6 +20,7 @@ from riskhub.controlbus.handlers import Handler, Outage, Tell
 from riskhub.controlbus.metrics import WorkerMetrics
 from riskhub.controlbus.records import Letter, Record, storable
 from riskhub.errors import BlobsUnavailable, RiskHubError, StoreNotMigrated, StoreUnavailable
+from riskhub.logs import about
 
 LONGEST_BACKOFF_SEC = 60.0
 
@@ -184,7 +185,8 @@ class Settler:
                 letters.append(self._letter(handler, failed, error))
                 groups.append(failed.behind)
                 self._tell_failure("dead letter", handler, failed, error)
-                _logger.error("%s gave up on an event", handler.name, exc_info=error)
+                with about(**failed.one.event.named()):
+                    _logger.error("%s gave up on an event", handler.name, exc_info=error)
         return letters
 
     def _try(self, handler: Handler, group: Sequence[Delivered]) -> Exception | None:
@@ -216,14 +218,15 @@ class Settler:
     def _tell_failure(
         self, what: str, handler: Handler, failed: _Failed, error: Exception, **more: object
     ) -> None:
-        self._tell(
-            what,
-            handler=handler.name,
-            subject=failed.one.event.subject,
-            attempt=failed.attempts,
-            why=reason_of(error),
-            **more,
-        )
+        with about(**failed.one.event.named()):
+            self._tell(
+                what,
+                handler=handler.name,
+                subject=failed.one.event.subject,
+                attempt=failed.attempts,
+                why=reason_of(error),
+                **more,
+            )
 
 
 def reason_of(error: Exception) -> str:
