@@ -217,7 +217,7 @@ def foundations(settings: Settings) -> list[Child]:
 
 
 def orchestration(settings: Settings) -> list[Child]:
-    """What decides: Dagster's webserver and daemon, the governor, and the exit engine."""
+    """What decides: Dagster's webserver and daemon, the governor, the exit engine, the alerts."""
     return [
         Child(
             "governor",
@@ -244,6 +244,12 @@ def orchestration(settings: Settings) -> list[Child]:
             _daemon_is_healthy(settings),
             about="sensors, schedules and backfills",
             chatter="No cursor for event type",
+        ),
+        Child(
+            "alerts",
+            command_alerts(),
+            lambda: _is_watched(settings),
+            about="what is wrong, told once and resolved once",
         ),
     ]
 
@@ -292,6 +298,11 @@ def command_governor() -> list[str]:
 def command_exit_engine() -> list[str]:
     """The exit engine's loop."""
     return [sys.executable, "-m", "riskhub", "exit-engine"]
+
+
+def command_alerts() -> list[str]:
+    """The loop of alerts, without the other commands' memory."""
+    return [sys.executable, "-m", "riskhub.alerts"]
 
 
 def command_webserver(settings: Settings) -> list[str]:
@@ -375,6 +386,19 @@ def _has_exit_engine(settings: Settings) -> bool:
         engine.dispose()
     # It writes at each look; what one wrote that has ended since is no sign of life.
     recent = timedelta(seconds=2 * settings.exits.look_sec)
+    return row is not None and utc_now() - row["at"] < recent
+
+
+def _is_watched(settings: Settings) -> bool:
+    """Whether somebody watches: on another machine is as good."""
+    engine = create_engine(settings.effective_database_url)
+    try:
+        row = Store(engine).alert_watch()
+    except (StoreUnavailable, StoreNotMigrated):
+        return False
+    finally:
+        engine.dispose()
+    recent = timedelta(seconds=2 * settings.alerts.interval_sec)
     return row is not None and utc_now() - row["at"] < recent
 
 

@@ -85,7 +85,7 @@ class LogReceiver:
             condition = notice.alert.condition
             self._tell(
                 f"alert {notice.what}",
-                key=condition.key,
+                alert=condition.key,
                 severity=condition.severity,
                 summary=condition.summary,
                 detail=condition.detail,

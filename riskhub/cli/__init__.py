@@ -3,6 +3,7 @@
 import typer
 
 from riskhub.cli import (
+    alerts,
     budget,
     compute,
     config,
@@ -47,6 +48,7 @@ app.add_typer(events.app, name="events")
 app.add_typer(budget.app, name="budget")
 app.add_typer(portfolio_state.app)
 app.add_typer(exit_engine.app, name="exit-engine")
+app.add_typer(alerts.app, name="alerts")
 
 
 def main() -> None:
