@@ -69,7 +69,7 @@ class Seen(BaseModel):
         if age is None or self.age_seconds is None:
             return f"{self.name} {self.state}"
         told = f"{self.name} {self.age_seconds:,.0f} s old"
-        if self.calendar != ALWAYS_OPEN and self.note is None:
+        if self.age_seconds - age >= 1:
             told = f"{self.name} {age:,.0f} s old in {self.calendar} hours"
             told += f" ({self.age_seconds:,.0f} s by the clock)"
         return told if self.state is Freshness.FRESH else f"{told}, {self.state}"
