@@ -39,7 +39,10 @@ _WRITTEN = [dg.AssetKey(name) for name in ("risk_metrics", "var_outcomes", "var_
 backtest_job = dg.define_asset_job(
     "compute_backtests",
     selection=["var_outcomes", "var_backtests"],
-    description="What forecasts met, and how good each method has been up to each day.",
+    description=(
+        "What forecasts met, and how good each method has been up to each day. The outcome sensor "
+        "starts it once the prices of a trading day are there."
+    ),
 )
 
 
@@ -57,8 +60,8 @@ class _Done:
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Computes outcomes that came to be known or belong to an overtaken forecast, with the "
-        "backtests from that day on: one run for the worlds it is about."
+        "Every 30 s: computes outcomes that came to be known or belong to an overtaken forecast, "
+        "with the backtests from that day on: one run for the worlds it is about."
     ),
 )
 def outcome_sensor(

@@ -5,7 +5,9 @@ import dagster as dg
 from riskhub.settings import load_settings
 from riskhub_dagster.assets.backtests import var_backtests, var_outcomes
 from riskhub_dagster.assets.budgets import symbol_budgets
+from riskhub_dagster.assets.digest import daily_digest
 from riskhub_dagster.assets.exits import exit_signals
+from riskhub_dagster.assets.maintenance import maintenance
 from riskhub_dagster.assets.retention import retention
 from riskhub_dagster.assets.returns import asset_returns, prices_spec
 from riskhub_dagster.assets.risk import risk_metrics
@@ -17,8 +19,12 @@ from riskhub_dagster.resources import RiskHub
 from riskhub_dagster.schedules import (
     budgets_job,
     budgets_schedule,
+    digest_job,
+    digest_schedule,
     exits_job,
     exits_schedule,
+    maintenance_job,
+    maintenance_schedule,
     retention_job,
     retention_schedule,
     returns_job,
@@ -40,15 +46,29 @@ defs = dg.Definitions(
         symbol_budgets,
         exit_signals,
         retention,
+        maintenance,
+        daily_digest,
     ],
     asset_checks=[worlds_are_fresh],
-    jobs=[landing_job, days_job, backtest_job, budgets_job, exits_job, retention_job, returns_job],
+    jobs=[
+        landing_job,
+        days_job,
+        backtest_job,
+        budgets_job,
+        exits_job,
+        returns_job,
+        retention_job,
+        maintenance_job,
+        digest_job,
+    ],
     sensors=[landing_sensor, outcome_sensor, freshness_sensor],
     schedules=[
         budgets_schedule,
         exits_schedule,
         returns_schedule,
         retention_schedule(load_settings()),
+        maintenance_schedule,
+        digest_schedule,
     ],
     resources={"hub": RiskHub()},
     # A process per step would cost two seconds each, and SQLite serves one writer anyway.

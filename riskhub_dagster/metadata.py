@@ -9,7 +9,6 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
-import pandera.pandas as pa
 from dagster._core.execution.context.metadata_logging import (
     AssetMetadataHandle,
     OutputMetadataAccumulator,
@@ -71,21 +70,3 @@ def attach(
     }
     held = step._metadata_accumulator.per_output_metadata
     step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata={**held, **added})
-
-
-def table_schema(schema: pa.DataFrameSchema) -> dg.TableSchema:
-    """A pandera schema as the column table that the Dagster UI shows."""
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                name=name,
-                type=str(column.dtype),
-                description=column.description,
-                constraints=dg.TableColumnConstraints(
-                    nullable=column.nullable, other=[str(check.error) for check in column.checks]
-                ),
-            )
-            for name, column in schema.columns.items()
-        ],
-        constraints=dg.TableConstraints(other=[str(check.error) for check in schema.checks]),
-    )

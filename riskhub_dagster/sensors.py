@@ -50,7 +50,10 @@ landing_job = dg.define_asset_job(
         "risk_contributions",
         "stress_results",
     ],
-    description="From what landed on a day to its risk numbers.",
+    description=(
+        "From what landed on a day to its risk numbers. The landing sensor starts it, and then "
+        "only what is new is computed; started by hand it makes the days anew."
+    ),
 )
 
 # What a person asks for, in the UI or by `riskhub compute`.
@@ -65,7 +68,10 @@ days_job = dg.define_asset_job(
         "var_outcomes",
         "var_backtests",
     ],
-    description="Everything of a range of days made anew.",
+    description=(
+        "Everything of a range of days made anew, up to their backtests. Nothing starts it but "
+        "people: `riskhub compute`, or a backfill here, one run a range."
+    ),
 )
 
 
@@ -73,7 +79,10 @@ days_job = dg.define_asset_job(
     job=landing_job,
     minimum_interval_seconds=9,  # Dagster looks every 5 s: 10 would be 10 and 15 s in turn
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Computes what landed and is not computed yet, one run for the days it is about.",
+    description=(
+        "Every 10 s: computes what landed and is not computed yet, one run for the days it is "
+        "about. History waits until no more of it has arrived for a minute."
+    ),
 )
 def landing_sensor(
     context: dg.SensorEvaluationContext, hub: RiskHub

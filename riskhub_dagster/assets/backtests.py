@@ -10,9 +10,11 @@ import dagster as dg
 from riskhub.backtesting import RollingBacktest, backtest_rows
 from riskhub.metrics import CODE_VERSION
 from riskhub.outcomes import outcomes_of_days
+from riskhub_dagster import signposts
 from riskhub_dagster.assets.daily import Step, chunks_to_write, daily_asset, scope_of
 from riskhub_dagster.assets.risk import MAX_CHARTED
 from riskhub_dagster.checks.lights import light_checks, light_results
+from riskhub_dagster.columns import of_table
 from riskhub_dagster.metadata import attach, table
 from riskhub_dagster.partitions import days_of
 from riskhub_dagster.resources import RiskHub
@@ -23,15 +25,24 @@ OUTCOMES_KNOWN = "outcomes_known"
 @daily_asset(
     "var_outcomes",
     deps=["risk_metrics", "prices"],
-    group="backtests",
-    description=(
+    group=signposts.BACKTESTS,
+    description=signposts.about(
         "What the forecast of each trading day met: the loss of that day, on the price panel, of "
         "the portfolio as it was weighted when the forecast was made. A day reads the forecasts of "
         "the days before it, from the last trading day on, and its own prices. `hindsight` marks a "
-        "forecast that landed after its outcome."
+        "forecast that landed after its outcome.",
+        doc="risk.md",
     ),
     kinds={"numpy", "table"},
-    metadata={"dagster/table_name": "var_outcomes"},
+    tags=signposts.cadence("when_it_is_known"),
+    metadata=of_table(
+        "var_outcomes",
+        made_from={
+            **{name: [("risk_metrics", name)] for name in ("position", "world_id", "stage")},
+            "forecast_day": [("risk_metrics", "day")],
+            "loss": [("snapshot_weights", "weight")],
+        },
+    ),
     check_specs=[
         dg.AssetCheckSpec(
             OUTCOMES_KNOWN,
@@ -70,14 +81,29 @@ def var_outcomes(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
 @daily_asset(
     "var_backtests",
     deps=["var_outcomes", "risk_metrics"],
-    group="backtests",
-    description=(
+    group=signposts.BACKTESTS,
+    description=signposts.about(
         "How good each method's VaR at 99 % has been for each world, over its last 250 outcomes up "
         "to the day: exceedances, Basel's traffic light, exact p-values of Kupiec and of "
-        "Christoffersen's independence, Acerbi and Szekely's Z2."
+        "Christoffersen's independence, Acerbi and Szekely's Z2.",
+        pages={"all worlds": "/"},
+        doc="risk.md",
     ),
     kinds={"numpy", "table"},
-    metadata={"dagster/table_name": "var_backtests"},
+    tags=signposts.cadence("when_it_is_known"),
+    metadata=of_table(
+        "var_backtests",
+        made_from={
+            **{name: [("var_outcomes", name)] for name in ("world_id", "stage")},
+            **{
+                name: [("var_outcomes", "loss")]
+                for name in (
+                    *("exceedances", "exceeded", "zone"),
+                    *("kupiec_p", "christoffersen_p", "z2"),
+                )
+            },
+        },
+    ),
     check_specs=light_checks(),
 )
 def var_backtests(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:

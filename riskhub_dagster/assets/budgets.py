@@ -11,7 +11,9 @@ from riskhub.governor import run_cycle
 from riskhub.governor.lease import Lease
 from riskhub.governor.loop import once
 from riskhub.store.budgets import StoredCycle
+from riskhub_dagster import signposts
 from riskhub_dagster.assets.daily import OWNER, Step
+from riskhub_dagster.columns import of_table
 from riskhub_dagster.metadata import plain, table
 from riskhub_dagster.resources import RiskHub
 
@@ -39,16 +41,19 @@ _OF_A_BUDGET = (
         dg.AssetSpec(
             "symbol_budgets",
             deps=["risk_metrics"],
-            group_name="governor",
-            description=(
+            group_name=signposts.DECISIONS,
+            description=signposts.about(
                 "How many USD each active symbol may risk now. Written to Redis for the trading "
                 "gate (hash and time to live at once), and kept as history with the policy that "
                 "each input was read under. While `riskhub governor` runs it is the one that "
-                "writes, and what is materialized here is its newest cycle on record."
+                "writes, and what is materialized here is its newest cycle on record.",
+                pages={"all budgets": "/"},
+                doc="governor.md",
             ),
             kinds={"redis", "table"},
             owners=[OWNER],
-            metadata={"dagster/table_name": "symbol_budgets"},
+            tags=signposts.cadence("every_minute"),
+            metadata=of_table("symbol_budgets"),
             skippable=True,
             freshness_policy=_PULSE,
         )

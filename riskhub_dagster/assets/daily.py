@@ -31,6 +31,7 @@ def daily_spec(
     description: str,
     kinds: set[str],
     metadata: dict[str, Any],
+    tags: dict[str, str],
 ) -> dg.AssetSpec:
     """An asset of daily partitions; see `daily_assets`."""
     return dg.AssetSpec(
@@ -41,6 +42,7 @@ def daily_spec(
         kinds=kinds,
         owners=[OWNER],
         metadata=metadata,
+        tags=tags,
         partitions_def=daily_partitions(),
         code_version=CODE_VERSION,
         skippable=True,

@@ -11,7 +11,9 @@ from riskhub.exits.engine import Episode
 from riskhub.exits.replay import Replayed, by_year, days_of, history, replay
 from riskhub.hub import utc_now
 from riskhub.store.exits import EpisodeFilter
+from riskhub_dagster import signposts
 from riskhub_dagster.assets.daily import OWNER, Step
+from riskhub_dagster.columns import of_table
 from riskhub_dagster.metadata import MAX_TABLE_ROWS, plain, table
 from riskhub_dagster.resources import RiskHub
 
@@ -36,15 +38,18 @@ class ReplayDays(dg.Config):
         dg.AssetSpec(
             "exit_signals",
             deps=["risk_metrics", "stress_results", "var_backtests"],
-            group_name="governor",
-            description=(
+            group_name=signposts.DECISIONS,
+            description=signposts.about(
                 "Episodes in which a rule of `exit_rules_path` asks to freeze, drain or reduce: "
                 "those that `riskhub exit-engine` has told of, and beside them those that the "
-                "rules as they are now would have made of all numbers on record."
+                "rules as they are now would have made of all numbers on record.",
+                pages={"all episodes": "/risk-hub/exit-signals"},
+                doc="exit-engine.md",
             ),
             kinds={"redis", "table"},
             owners=[OWNER],
-            metadata={"dagster/table_name": "exit_episodes"},
+            tags=signposts.cadence("nightly"),
+            metadata=of_table("exit_episodes"),
         )
     ],
     check_specs=[

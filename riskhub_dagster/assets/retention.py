@@ -8,6 +8,7 @@ import dagster as dg
 
 from riskhub.hub import utc_now
 from riskhub.retention import apply
+from riskhub_dagster import signposts
 from riskhub_dagster.assets.daily import OWNER
 from riskhub_dagster.metadata import table
 from riskhub_dagster.resources import RiskHub
@@ -19,14 +20,16 @@ from riskhub_dagster.resources import RiskHub
         dg.AssetSpec(
             "retention",
             deps=["landed_snapshots"],
-            group_name="landing",
-            description=(
+            group_name=signposts.OPERATIONS,
+            description=signposts.about(
                 "Removes what the policy of each stage gives up: snapshots that expired and were "
                 "received too many days ago, with all that was made from them, and blobs that "
                 "nothing has referred to for their time of grace. `riskhub retention` shows what "
-                "would go."
+                "would go.",
+                doc="hub.md",
             ),
-            kinds={"table"},
+            kinds={"sql"},
+            tags=signposts.cadence("nightly"),
             owners=[OWNER],
         )
     ],

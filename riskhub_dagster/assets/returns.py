@@ -19,8 +19,10 @@ from riskhub.prices.returns import (
     split_like,
 )
 from riskhub.settings import Settings
+from riskhub_dagster import signposts
 from riskhub_dagster.assets.daily import OWNER, Step, chunks_to_write, daily_asset, scope_of
-from riskhub_dagster.metadata import attach, table, table_schema
+from riskhub_dagster.columns import of_table
+from riskhub_dagster.metadata import attach, table
 from riskhub_dagster.partitions import days_of
 from riskhub_dagster.resources import RiskHub
 from riskhub_dagster.returns_frame import reasons_against_days, returns_schema
@@ -38,8 +40,11 @@ def prices_spec(settings: Settings) -> dg.AssetSpec:
     }[settings.prices.kind]
     return dg.AssetSpec(
         "prices",
-        group_name="returns",
-        description=f"Daily prices, as {where} has them. Nothing is ever filled in.",
+        group_name=signposts.PRICES,
+        description=signposts.about(
+            f"Daily prices, as {where} has them. Nothing is ever filled in.", doc="hub.md"
+        ),
+        tags=signposts.cadence("when_it_is_read"),
         kinds={kind},
         owners=[OWNER],
     )
@@ -48,16 +53,15 @@ def prices_spec(settings: Settings) -> dg.AssetSpec:
 @daily_asset(
     "asset_returns",
     deps=["prices"],
-    group="returns",
-    description=(
+    group=signposts.PRICES,
+    description=signposts.about(
         "The simple return of every symbol of the price source on every trading day, from the "
-        "prices of that day and the trading day before. Other days have no rows."
+        "prices of that day and the trading day before. Other days have no rows.",
+        doc="hub.md",
     ),
     kinds={"numpy", "pandera", "table"},
-    metadata={
-        "dagster/table_name": "asset_returns",
-        "dagster/column_schema": table_schema(returns_schema()),
-    },
+    tags=signposts.cadence("every_evening"),
+    metadata=of_table("asset_returns", frame=returns_schema()),
     check_specs=[
         dg.AssetCheckSpec(
             RETURNS_COMPLETE,

@@ -12,6 +12,7 @@ from riskhub.controlbus.events import metrics_updated
 from riskhub.hub import utc_now
 from riskhub.metrics import CODE_VERSION, NumbersRows, Row, numbers_of, numbers_tables
 from riskhub.portfolio import FALLBACK, Sources
+from riskhub_dagster import signposts
 from riskhub_dagster.assets.daily import (
     Step,
     accepted_batches,
@@ -21,6 +22,7 @@ from riskhub_dagster.assets.daily import (
     newest_position,
     scope_of,
 )
+from riskhub_dagster.columns import of_table
 from riskhub_dagster.metadata import MAX_TABLE_ROWS, attach, table
 from riskhub_dagster.partitions import days_of
 from riskhub_dagster.resources import RiskHub
@@ -33,6 +35,29 @@ ADD_UP = "components_add_up"
 MAX_CHARTED = 20
 _MOST_SHOWN = 12
 
+_OF_WEIGHTS = [("snapshot_weights", "weight")]
+# Returns and covariances come beside them from prices or the snapshot itself: each row says which.
+_MADE_FROM_WEIGHTS = {
+    "risk_metrics": dict.fromkeys(
+        (
+            *("gross", "net", "largest", "herfindahl", "effective_names"),
+            *("mean", "volatility", "annualised_volatility", "max_drawdown", "current_drawdown"),
+            *("diversification_ratio", "effective_bets"),
+        ),
+        _OF_WEIGHTS,
+    ),
+    "risk_contributions": {
+        "symbol": [("snapshot_weights", "symbol")],
+        **dict.fromkeys(
+            (
+                *("weight", "marginal_var", "marginal_es", "var", "es"),
+                *("historical_var", "historical_es"),
+            ),
+            _OF_WEIGHTS,
+        ),
+    },
+}
+
 _Order = tuple[datetime, int]
 
 
@@ -42,27 +67,35 @@ _Order = tuple[datetime, int]
         daily_spec(
             "risk_metrics",
             deps=["snapshot_weights", "prices"],
-            group="risk",
-            description=(
+            group=signposts.RISK,
+            description=signposts.about(
                 "Risk of every accepted snapshot: VaR and ES by seven methods at 95, 97.5 and "
                 "99 %, volatility, drawdown, concentration. Losses are positive, as a fraction of "
                 "equity, over one day. Each number names its source, its window and the digests "
-                "of what it was made from; of one that can't be had it says why."
+                "of what it was made from; of one that can't be had it says why. VaR and ES stand "
+                "in the table `risk_tails`, a row for each method and level.",
+                pages={"all worlds": "/"},
+                doc="risk.md",
             ),
             kinds={"numpy", "table"},
-            metadata={"dagster/table_name": "risk_metrics"},
+            tags=signposts.cadence("when_it_landed"),
+            metadata=of_table("risk_metrics", made_from=_MADE_FROM_WEIGHTS["risk_metrics"]),
         ),
         daily_spec(
             "risk_contributions",
             deps=["snapshot_weights", "prices"],
-            group="risk",
-            description=(
+            group=signposts.RISK,
+            description=signposts.about(
                 "Which positions the VaR and ES at 99 % come from, by Euler: normal and "
                 "historical components that add up to the total; and what a candidate of the "
-                "snapshot's constraints would add."
+                "snapshot's constraints would add.",
+                doc="risk.md",
             ),
             kinds={"numpy", "table"},
-            metadata={"dagster/table_name": "risk_contributions"},
+            tags=signposts.cadence("when_it_landed"),
+            metadata=of_table(
+                "risk_contributions", made_from=_MADE_FROM_WEIGHTS["risk_contributions"]
+            ),
         ),
     ],
     check_specs=[
@@ -129,9 +162,9 @@ def risk_metrics(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
         yield dg.MaterializeResult("risk_contributions", metadata=stamped)
         return
     of_day = per_day.get(days[0], _Day(detailed=True))
-    yield dg.MaterializeResult("risk_metrics", metadata=stamped | {"newest": of_day.newest()})
+    yield dg.MaterializeResult("risk_metrics", metadata={"newest": of_day.newest()} | stamped)
     yield dg.MaterializeResult(
-        "risk_contributions", metadata=stamped | {"largest": of_day.largest()}
+        "risk_contributions", metadata={"largest": of_day.largest()} | stamped
     )
 
 
@@ -290,8 +323,8 @@ class _Day:
         return table(
             [_shown(rows) for rows in self.rows],
             [
-                *("world_id", "stage", "var99", "es99", "normal_var99", "t_var99"),
-                *("volatility", "returns_source", "as_of"),
+                *("world_id", "stage", "at", "var99", "es99", "normal_var99", "t_var99"),
+                *("volatility", "returns_source"),
             ],
         )
 
@@ -319,7 +352,8 @@ def _var99(rows: NumbersRows) -> float | None:
 
 def _shown(rows: NumbersRows) -> Row:
     by_name = {(tail["method"], tail["level"]): tail for tail in rows.tails}
-    shown = dict(rows.metrics)
+    # The day is the partition's; the whole instant would make each row three lines high.
+    shown = rows.metrics | {"at": f"{rows.metrics['as_of']:%H:%M}Z"}
     for name, method, number in (
         ("var99", "historical", "var"),
         ("es99", "historical", "es"),

@@ -12,6 +12,7 @@ import dagster as dg
 from riskhub.hub import utc_now
 from riskhub.portfolio import weight_rows
 from riskhub.store.landing import Landed
+from riskhub_dagster import signposts
 from riskhub_dagster.assets.daily import (
     OWNER,
     Step,
@@ -20,8 +21,9 @@ from riskhub_dagster.assets.daily import (
     newest_position,
     scope_of,
 )
+from riskhub_dagster.columns import of_table
 from riskhub_dagster.frames import SCHEMA_VERSION, WEIGHTS, Judge, verdict_row
-from riskhub_dagster.metadata import MAX_TABLE_ROWS, attach, table, table_schema
+from riskhub_dagster.metadata import MAX_TABLE_ROWS, attach, table
 from riskhub_dagster.partitions import days_of
 from riskhub_dagster.resources import RiskHub
 
@@ -32,28 +34,47 @@ _LONGEST_EVIDENCE = 500
 
 landed_snapshots = dg.AssetSpec(
     "landed_snapshots",
-    group_name="landing",
-    description=(
+    group_name=signposts.LANDING,
+    description=signposts.about(
         "Snapshots as producers posted them: each version once, never changed. The hub's API "
-        "writes it; the landing sensor observes what is new."
+        "writes it; the landing sensor observes what is new.",
+        pages={"all worlds": "/", "the API": "/docs"},
+        doc="hub.md",
     ),
     kinds={"fastapi", "table"},
     owners=[OWNER],
-    metadata={"dagster/table_name": "snapshots"},
+    tags=signposts.cadence("when_it_is_posted"),
+    metadata=of_table("snapshots"),
 )
 
 
 @daily_asset(
     "validated_snapshots",
     deps=["landed_snapshots"],
-    group="snapshots",
-    description=(
+    group=signposts.SNAPSHOTS,
+    description=signposts.about(
         "The verdict on each landed snapshot: accepted, perhaps with flags, or quarantined with "
         "its reasons; and what was measured. Judged by pandera schemas; a quarantined one is not "
-        "served as latest and has no weights and no risk numbers."
+        "served as latest and has no weights and no risk numbers.",
+        pages={"the quarantine": "/risk-hub/quarantine"},
+        doc="hub.md",
     ),
     kinds={"pandera", "table"},
-    metadata={"dagster/table_name": "validated_snapshots"},
+    tags=signposts.cadence("when_it_landed"),
+    metadata=of_table(
+        "validated_snapshots",
+        made_from={
+            **{
+                name: [("landed_snapshots", name)]
+                for name in ("position", "world_id", "version", "as_of", "stage", "digest")
+            },
+            "day": [("landed_snapshots", "as_of")],
+            **{
+                name: [("landed_snapshots", "body")]
+                for name in ("accepted", "reasons", "flags", "evidence")
+            },
+        },
+    ),
     check_specs=[
         dg.AssetCheckSpec(
             NOTHING_QUARANTINED,
@@ -163,13 +184,20 @@ def _batches(read: Callable[..., list[Landed]]) -> Iterator[list[Landed]]:
 @daily_asset(
     "snapshot_weights",
     deps=["validated_snapshots"],
-    group="snapshots",
-    description="The weights of every accepted snapshot, a row per symbol.",
+    group=signposts.SNAPSHOTS,
+    description=signposts.about(
+        "The weights of every accepted snapshot, a row per symbol.", doc="hub.md"
+    ),
     kinds={"table"},
-    metadata={
-        "dagster/table_name": "snapshot_weights",
-        "dagster/column_schema": table_schema(WEIGHTS),
-    },
+    tags=signposts.cadence("when_it_landed"),
+    metadata=of_table(
+        "snapshot_weights",
+        frame=WEIGHTS,
+        made_from={
+            **{name: [("validated_snapshots", name)] for name in ("position", "day", "world_id")},
+            **{name: [("landed_snapshots", "body")] for name in ("symbol", "weight")},
+        },
+    ),
 )
 def snapshot_weights(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
     """Lay the accepted weights out as rows."""

@@ -11,6 +11,7 @@ from riskhub.metrics import CODE_VERSION
 from riskhub.portfolio import Sources, portfolio_of
 from riskhub.scenarios import load_scenarios
 from riskhub.stressing import Row, StressRows, StressRunner, book_rows, stress_tables
+from riskhub_dagster import signposts
 from riskhub_dagster.assets.daily import (
     Step,
     accepted_batches,
@@ -20,6 +21,7 @@ from riskhub_dagster.assets.daily import (
     scope_of,
 )
 from riskhub_dagster.assets.risk import MAX_CHARTED
+from riskhub_dagster.columns import of_table
 from riskhub_dagster.metadata import attach, table
 from riskhub_dagster.partitions import days_of
 from riskhub_dagster.resources import RiskHub
@@ -30,15 +32,24 @@ SCENARIOS_AVAILABLE = "scenarios_available"
 @daily_asset(
     "stress_results",
     deps=["snapshot_weights", "prices"],
-    group="risk",
-    description=(
+    group=signposts.RISK,
+    description=signposts.about(
         "What every accepted snapshot would lose: crises replayed on its weights, shocks of "
         "volatility, correlation and single names, 1987 mapped by beta, and the smallest shocks "
         "that break a limit. P&L is signed, a fraction of equity. No scenario is used before it "
-        "happened. Beside them, never mixed in, what the producer sent as its own stress."
+        "happened. Beside them, never mixed in, what the producer sent as its own stress.",
+        pages={"all worlds": "/"},
+        doc="risk.md",
     ),
     kinds={"numpy", "table"},
-    metadata={"dagster/table_name": "stress_results"},
+    tags=signposts.cadence("when_it_landed"),
+    metadata=of_table(
+        "stress_results",
+        made_from={
+            name: [("snapshot_weights", "weight")]
+            for name in ("pnl", "worst", "max_drawdown", "ruined", "var", "es")
+        },
+    ),
     check_specs=[
         dg.AssetCheckSpec(
             SCENARIOS_AVAILABLE,

@@ -494,9 +494,7 @@ def test_tables_in_metadata_hold_plain_values_and_null_where_there_is_no_number(
 
     newest = records(metadata_of(result, "risk_metrics")[DAY.isoformat()]["newest"])
     assert sorted(row["var99"] is None for row in newest) == [False, True]
-    assert {datetime.fromisoformat(row["as_of"]) for row in newest} == {
-        datetime(2020, 3, 16, 21, tzinfo=UTC)
-    }
+    assert {row["at"] for row in newest} == {"21:00Z"}
     evaluations = checks(result)
     assert records(evaluations["numbers_available"].metadata["without"]) == [
         {

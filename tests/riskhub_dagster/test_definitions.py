@@ -1,15 +1,19 @@
 """What the code location defines: it loads without a warning, and a change of it is seen here."""
 
+import re
 import subprocess
 import sys
 import warnings
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.partitions.context import partition_loading_context
 
+from riskhub.store.tables import metadata
+from riskhub_dagster import signposts
 from riskhub_dagster.definitions import defs
 from riskhub_dagster.partitions import daily_partitions
 
@@ -21,59 +25,60 @@ warnings.filterwarnings("ignore", "The `__fields__` attribute is deprecated", De
 import riskhub_dagster.definitions
 """
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 OWNERS = ["team:risk-platform"]
 ASSETS = {
     "landed_snapshots": {
-        "group": "landing",
+        "group": "1_landing",
         "kinds": ["fastapi", "table"],
         "deps": [],
         "checks": ["worlds_are_fresh"],
         "partitioned": False,
     },
     "validated_snapshots": {
-        "group": "snapshots",
+        "group": "2_snapshots",
         "kinds": ["pandera", "table"],
         "deps": ["landed_snapshots"],
         "checks": ["nothing_flagged", "nothing_quarantined"],
         "partitioned": True,
     },
     "snapshot_weights": {
-        "group": "snapshots",
+        "group": "2_snapshots",
         "kinds": ["table"],
         "deps": ["validated_snapshots"],
         "checks": [],
         "partitioned": True,
     },
     "risk_metrics": {
-        "group": "risk",
+        "group": "4_risk",
         "kinds": ["numpy", "table"],
         "deps": ["prices", "snapshot_weights"],
         "checks": ["es_covers_var", "nothing_guessed", "numbers_available"],
         "partitioned": True,
     },
     "risk_contributions": {
-        "group": "risk",
+        "group": "4_risk",
         "kinds": ["numpy", "table"],
         "deps": ["prices", "snapshot_weights"],
         "checks": ["components_add_up"],
         "partitioned": True,
     },
     "stress_results": {
-        "group": "risk",
+        "group": "4_risk",
         "kinds": ["numpy", "table"],
         "deps": ["prices", "snapshot_weights"],
         "checks": ["scenarios_available"],
         "partitioned": True,
     },
     "var_outcomes": {
-        "group": "backtests",
+        "group": "5_backtests",
         "kinds": ["numpy", "table"],
         "deps": ["prices", "risk_metrics"],
         "checks": ["outcomes_known"],
         "partitioned": True,
     },
     "var_backtests": {
-        "group": "backtests",
+        "group": "5_backtests",
         "kinds": ["numpy", "table"],
         "deps": ["risk_metrics", "var_outcomes"],
         "checks": [
@@ -88,37 +93,51 @@ ASSETS = {
         "partitioned": True,
     },
     "prices": {
-        "group": "returns",
+        "group": "3_prices",
         "kinds": ["file"],
         "deps": [],
         "checks": [],
         "partitioned": False,
     },
     "asset_returns": {
-        "group": "returns",
+        "group": "3_prices",
         "kinds": ["numpy", "pandera", "table"],
         "deps": ["prices"],
         "checks": ["returns_complete"],
         "partitioned": True,
     },
     "symbol_budgets": {
-        "group": "governor",
+        "group": "6_decisions",
         "kinds": ["redis", "table"],
         "deps": ["risk_metrics"],
         "checks": ["budgets_computed"],
         "partitioned": False,
     },
     "exit_signals": {
-        "group": "governor",
+        "group": "6_decisions",
         "kinds": ["redis", "table"],
         "deps": ["risk_metrics", "stress_results", "var_backtests"],
         "checks": ["exits_acknowledged"],
         "partitioned": False,
     },
     "retention": {
-        "group": "landing",
-        "kinds": ["table"],
+        "group": "7_operations",
+        "kinds": ["sql"],
         "deps": ["landed_snapshots"],
+        "checks": [],
+        "partitioned": False,
+    },
+    "maintenance": {
+        "group": "7_operations",
+        "kinds": ["sql"],
+        "deps": [],
+        "checks": [],
+        "partitioned": False,
+    },
+    "daily_digest": {
+        "group": "7_operations",
+        "kinds": ["markdown"],
+        "deps": ["exit_signals", "risk_metrics", "symbol_budgets", "var_backtests"],
         "checks": [],
         "partitioned": False,
     },
@@ -229,6 +248,8 @@ def test_jobs_sensors_and_schedules_are_those_written_down_here(
         "compute_budgets": ["symbol_budgets"],
         "replay_exits": ["exit_signals"],
         "apply_retention": ["retention"],
+        "maintain": ["maintenance"],
+        "write_digest": ["daily_digest"],
     }
     assert sensors == {
         "landing_sensor": (["compute_landed"], 9, dg.DefaultSensorStatus.RUNNING),
@@ -248,12 +269,68 @@ def test_jobs_sensors_and_schedules_are_those_written_down_here(
         "retention_every_night": (
             "apply_retention", "30 3 * * *", "UTC", dg.DefaultScheduleStatus.STOPPED,
         ),
+        "maintenance_every_night": (
+            "maintain", "30 4 * * *", "UTC", dg.DefaultScheduleStatus.RUNNING,
+        ),
+        "digest_every_morning": (
+            "write_digest", "0 6 * * *", "UTC", dg.DefaultScheduleStatus.RUNNING,
+        ),
     }  # fmt: skip
 
 
-def test_sensors_and_schedules_say_what_they_do(repository: dg.RepositoryDefinition) -> None:
-    for automation in [*repository.sensor_defs, *repository.schedule_defs]:
+def test_jobs_sensors_and_schedules_say_what_they_do(repository: dg.RepositoryDefinition) -> None:
+    jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
+    for automation in [*jobs, *repository.sensor_defs, *repository.schedule_defs]:
         assert automation.description, automation.name
+
+
+def test_groups_are_numbered_so_that_a_list_of_them_reads_as_the_flow(graph: AssetGraph) -> None:
+    groups = {node.group_name for node in graph.asset_nodes}
+
+    assert tuple(sorted(groups)) == signposts.GROUPS
+    for node in graph.asset_nodes:
+        for parent in node.parent_keys:
+            upstream = graph.get(parent).group_name
+            assert upstream <= node.group_name or upstream == signposts.PRICES, node.key
+
+
+def test_every_asset_names_its_cadence_and_where_to_read_on(graph: AssetGraph) -> None:
+    for node in graph.asset_nodes:
+        assert signposts.CADENCE in node.tags, node.key
+        (doc,) = re.findall(r"`docs/([a-z-]+\.md)`", node.description)
+        assert (DOCS / doc).is_file(), node.key
+
+
+def test_every_asset_that_is_a_table_shows_the_columns_of_that_table(graph: AssetGraph) -> None:
+    shown = {
+        node.key.to_user_string(): node.metadata
+        for node in graph.asset_nodes
+        if "table" in node.kinds
+    }
+
+    assert len(shown) == 11
+    for asset, told in shown.items():
+        table = metadata.tables[told["dagster/table_name"]]
+        schema = told["dagster/column_schema"]
+        assert [(column.name, column.constraints.nullable) for column in schema.columns] == [
+            (column.name, column.nullable) for column in table.columns
+        ], asset
+
+
+def test_lineage_of_columns_names_columns_that_there_are(graph: AssetGraph) -> None:
+    columns = {
+        node.key: {column.name for column in node.metadata["dagster/column_schema"].columns}
+        for node in graph.asset_nodes
+        if "dagster/column_schema" in node.metadata
+    }
+    told = [node for node in graph.asset_nodes if "dagster/column_lineage" in node.metadata]
+
+    assert len(told) == 7
+    for node in told:
+        for column, sources in node.metadata["dagster/column_lineage"].deps_by_column.items():
+            assert column in columns[node.key], (node.key, column)
+            for source in sources:
+                assert source.column_name in columns[source.asset_key], (node.key, source)
 
 
 def test_a_range_of_days_is_one_run_not_a_run_a_day(graph: AssetGraph) -> None:

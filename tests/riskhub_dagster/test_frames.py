@@ -18,16 +18,12 @@ from riskhub.prices import PriceFileError, PriceFileMissing
 from riskhub.store.landing import Landed
 from riskhub.strict_json import LARGEST
 from riskhub_dagster.frames import (
-    COVARIANCE,
-    RETURNS,
-    STRESS,
     WEIGHTS,
     Judge,
     Verdict,
 )
 from riskhub_dagster.frames.facts import covariance_facts
 from riskhub_dagster.frames.schemas import frame_of
-from riskhub_dagster.metadata import table_schema
 
 PAIR = {"AAPL": 0.5, "BAC": 0.5}
 NOT_SEMIDEFINITE = "the covariance is not positive semidefinite"
@@ -380,17 +376,3 @@ def test_the_weights_schema_refuses_a_sum_other_than_one_and_a_symbol_twice() ->
         WEIGHTS.validate(frame_of(WEIGHTS, [(1, "AAPL", 0.5), (1, "BAC", 0.4)]))
     with pytest.raises(SchemaError, match="not unique"):
         WEIGHTS.validate(pd.concat([good, good], ignore_index=True).assign(weight=0.25))
-
-
-@pytest.mark.parametrize(
-    "schema", [WEIGHTS, RETURNS, COVARIANCE, STRESS], ids=lambda schema: schema.name
-)
-def test_a_schema_shows_its_columns_and_rules_in_the_ui(schema: Any) -> None:
-    shown = table_schema(schema)
-
-    assert [column.name for column in shown.columns] == list(schema.columns)
-    assert all(column.description for column in shown.columns)
-    rules = [rule for column in shown.columns for rule in column.constraints.other]
-    rules += shown.constraints.other if shown.constraints else []
-    assert len(rules) == sum(len(c.checks) for c in schema.columns.values()) + len(schema.checks)
-    assert "None" not in rules
