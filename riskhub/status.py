@@ -5,18 +5,20 @@ Facts only; how they look is the pages' business. Losses are positive, fractions
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import redis
 
-from riskhub.freshness import Freshness, Severity, WorldFreshness
+from riskhub.alerts.reconcile import WATCHDOG, Severity
+from riskhub.freshness import Freshness, WorldFreshness
 from riskhub.governor.explain import NO_BUDGET
 from riskhub.governor.inputs import CLUSTER_MARK
 from riskhub.governor.published import Published, read_published
 from riskhub.governor.settings import GovernorSettings
 from riskhub.hub import Hub
 from riskhub.last_days import LastDays
+from riskhub.settings import Settings
 from riskhub.store import Store
 from riskhub.store.exits import EpisodeFilter
 from riskhub.store.overview import Overview, Tail
@@ -29,9 +31,11 @@ METHODS = ("historical", "normal")
 SPARK_DAYS = 30
 LARGEST = 3
 RECENT_LANDINGS = 1_000
+MOST_ALERTS = 200
 MOST_EPISODES = 20
 MOST_QUARANTINED = 100
 BUDGETS_WITHIN_SEC = 0.25
+_MISSED_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,35 +189,48 @@ def hub_status(hub: Hub, client: redis.Redis | None, days: LastDays) -> HubStatu
     Raises:
         StoreUnavailable, StoreNotMigrated: without the database nothing is known.
     """
-    store, settings, now = hub.store, hub.settings.governor, hub.clock()
+    store, settings, now = hub.store, hub.settings, hub.clock()
     found = store.overview(methods=METHODS, level=LEVEL, largest=LARGEST)
     earlier = days.before({_key(row): row["as_of"] for row in found.newest})
     worlds = _worlds(found, earlier, hub.freshness())
-    budgets = _budgets(client, settings, now)
+    budgets = _budgets(client, settings.governor, now)
     governor = _governor(store, now)
     pipeline = _pipeline(store)
-    alerts = open_alerts(store, settings, worlds, budgets, governor, pipeline)
+    alerts = open_alerts(store, settings, now, worlds, budgets, governor, pipeline)
     return HubStatus(now, worlds, budgets, governor, pipeline, tuple(alerts))
 
 
 def open_alerts(
     store: Store,
-    settings: GovernorSettings,
+    settings: Settings,
+    now: datetime,
     worlds: Sequence[WorldStatus],
     budgets: Budgets,
     governor: Governor | None,
     pipeline: Pipeline,
 ) -> list[Alert]:
-    """What is wrong now, the worst first. The one place where the alerts of a hub come from."""
-    found = [
-        *_of_worlds(worlds),
-        *_of_exits(store),
-        *_of_quarantine(store),
-        *_of_governor(settings, budgets, governor),
-    ]
-    if pipeline.dead_letters:
-        why = f"{pipeline.dead_letters} events were given up on and wait to be sent again"
-        found.append(Alert(Severity.WARNING, "dead letters", why))
+    """What is wrong now, the worst first.
+
+    While `riskhub alerts` watches, what it has on record; else what can be seen from here, which is
+    less, and is told to nobody.
+    """
+    watch = store.alert_watch()
+    quiet_sec = _MISSED_LOOKS * settings.alerts.interval_sec + settings.alerts.timeout_sec
+    if watch is not None and now - watch["at"] <= timedelta(seconds=quiet_sec):
+        found = list(_on_record(store))
+    else:
+        found = [
+            *_of_worlds(worlds),
+            *_of_exits(store),
+            *_of_quarantine(store),
+            *_of_governor(settings.governor, budgets, governor),
+        ]
+        if pipeline.dead_letters:
+            why = f"{pipeline.dead_letters} events were given up on and wait to be sent again"
+            found.append(Alert(Severity.WARNING, "dead letters", why))
+        if watch is not None:
+            why = "nobody is told of what is wrong while riskhub alerts does not run"
+            found.append(Alert(Severity.WARNING, "nobody watches", why, since=watch["at"]))
     return sorted(found, key=lambda alert: -alert.severity.rank)
 
 
@@ -314,7 +331,6 @@ def _pipeline(store: Store) -> Pipeline:
 
 # -- what is wrong ---------------------------------------------------------------------------------
 
-_OF_EXIT = {"info": Severity.OK, "critical": Severity.CRITICAL}
 _OF_ZONE = {"yellow": Severity.WARNING, "red": Severity.CRITICAL}
 _OF_STATE = {
     Freshness.STALE: "no newer snapshot",
@@ -324,13 +340,29 @@ _OF_STATE = {
 }
 
 
+def _on_record(store: Store) -> Iterator[Alert]:
+    for row in store.alerts(is_open=True, limit=MOST_ALERTS).rows:
+        if row["key"] != WATCHDOG:
+            seen = f" Seen by {row['acknowledged_by']}." if row["acknowledged_by"] else ""
+            yield Alert(
+                Severity(row["severity"]),
+                row["summary"],
+                row["detail"] + seen,
+                row["labels"].get("world_id"),
+                row["labels"].get("stage"),
+                row["opened_at"],
+            )
+
+
 def _of_worlds(worlds: Sequence[WorldStatus]) -> Iterator[Alert]:
     for world in worlds:
         named: Any = {"world_id": world.world_id, "stage": world.stage}
         fresh = world.freshness
-        if fresh.severity is not Severity.OK:
-            why = _OF_STATE[fresh.state]
-            yield Alert(fresh.severity, fresh.state, why, since=fresh.newest_as_of, **named)
+        if fresh.policy.exempt:
+            continue  # of history nobody has to know at once
+        if fresh.state in _OF_STATE:
+            severity, why = Severity(fresh.severity), _OF_STATE[fresh.state]
+            yield Alert(severity, fresh.state, why, since=fresh.newest_as_of, **named)
         if world.unavailable is not None:
             yield Alert(Severity.WARNING, "no VaR", world.unavailable, **named)
         if world.light is not None and world.light.zone in _OF_ZONE:
@@ -344,7 +376,7 @@ def _of_exits(store: Store) -> Iterator[Alert]:
     for row in store.exit_episodes(EpisodeFilter(is_open=True), limit=MOST_EPISODES).rows:
         seen = f", seen by {row['acknowledged_by']}" if row["acknowledged_by"] else ""
         yield Alert(
-            _OF_EXIT.get(row["severity"], Severity.WARNING),
+            Severity(row["severity"]),
             f"exit signal: {row['action']}",
             f"rule {row['rule']}, {row['mode']}{seen}",
             row["world_id"],

@@ -11,7 +11,8 @@ from builders import NOW, WORLD, Clock, accept
 from exiting import compute_world
 from stored import contribution
 
-from riskhub.freshness import Freshness, Severity
+from riskhub.alerts.reconcile import WATCHDOG, Severity
+from riskhub.freshness import Freshness
 from riskhub.governor.published import client_of
 from riskhub.hub import Hub
 from riskhub.settings import Settings
@@ -173,3 +174,32 @@ def test_budgets_that_can_not_be_read_are_said_to_be_so(hub: Hub, free_port: Any
     found = status(hub, client_of(f"redis://127.0.0.1:{free_port()}/0"))
     assert found.budgets == Budgets("Redis does not answer")
     assert told(found) == [("budgets unavailable", None)]
+
+
+def alert_row(key: str, **row: Any) -> dict[str, Any]:
+    return {"id": key, "key": key, "source": "worlds", "name": "RiskHubSnapshotStale", "cause": [],
+            "severity": "warning", "state": "open", "summary": f"{key} is late", "detail": "Why.",
+            "labels": {"world_id": WORLD, "stage": STAGE}, "runbook": "", "first_seen": NOW,
+            "last_seen": NOW, "opened_at": NOW, "gone_since": None, "resolved_at": None, "count": 1,
+            "acknowledged_by": None, "acknowledged_at": None, "notified": {},
+            "over": False} | row  # fmt: skip
+
+
+def test_while_somebody_watches_the_alerts_are_those_on_record(hub: Hub) -> None:
+    rows = [
+        alert_row(WATCHDOG, severity="info"),
+        alert_row("a", acknowledged_by="me"),
+        alert_row("b", severity="critical"),
+        alert_row("c", resolved_at=NOW, over=True),
+    ]
+    hub.store.write_alerts(rows, acknowledgements=["a"], turn=0, writer="it", receivers={}, now=NOW)
+    found = status(hub)
+    assert told(found) == [("b is late", WORLD), ("a is late", WORLD)]
+    assert found.alerts[1].why == "Why. Seen by me."
+    hub.clock.advance(600)  # type: ignore[attr-defined]
+    assert told(status(hub)) == [("budgets unavailable", None), ("nobody watches", None)]
+
+
+def test_history_wants_no_attention(hub: Hub) -> None:
+    compute_world(hub.store, None, as_of=NOW - timedelta(days=99), version="a", stage="backtest")
+    assert told(status(hub)) == [("budgets unavailable", None)]
