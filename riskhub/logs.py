@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
@@ -42,6 +43,9 @@ _LEVELS = {
 }
 # They tell each request, or each reconnect, as news.
 _CHATTY = ("aiokafka", "httpx", "httpcore", "botocore", "boto3", "urllib3", "alembic", "asyncio")
+# What one of them says over and over (a broker that is away, 70 lines a second) is said so seldom.
+_SAID_AGAIN_SEC = 60.0
+_MOST_SAID = 1_000
 
 Fields = Mapping[str, Any]
 
@@ -59,12 +63,33 @@ class _Out:
     debug = info = warning = error = critical = msg
 
 
+class _Sparing(logging.Filter):
+    """Lets a chatty library say the same once in a while."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._monotonic = monotonic
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] not in _CHATTY:
+            return True
+        now, what = self._monotonic(), (record.name, record.getMessage())
+        if now - self._said.get(what, -_SAID_AGAIN_SEC) < _SAID_AGAIN_SEC:
+            return False
+        if len(self._said) >= _MOST_SAID:
+            self._said.clear()
+        self._said[what] = now
+        return True
+
+
 class _Handler(logging.Handler):
     """Ours among the handlers of the root: in text what went wrong goes to stderr, as ever."""
 
     def __init__(self, formatter: logging.Formatter, *, to_stdout: bool) -> None:
         super().__init__()
         self.setFormatter(formatter)
+        self.addFilter(_Sparing())
         self._to_stdout = to_stdout
 
     def emit(self, record: logging.LogRecord) -> None:

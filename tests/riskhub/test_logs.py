@@ -150,6 +150,23 @@ def test_libraries_that_chat_are_heard_from_warning_on(lines: Lines) -> None:
     assert [line["event"] for line in lines()] == ["left"]
 
 
+def test_what_a_library_says_over_and_over_is_heard_once_a_minute() -> None:
+    now = [100.0]
+    sparing = logs._Sparing(lambda: now[0])
+
+    def heard(name: str, *words: str) -> list[str]:
+        records = [logging.LogRecord(name, logging.ERROR, "", 0, word, (), None) for word in words]
+        return [record.msg for record in records if sparing.filter(record)]
+
+    assert heard("aiokafka.conn", "away", "away", "gone", "away") == ["away", "gone"]
+    assert heard("aiokafka.client", "away") == ["away"]
+    assert heard("riskhub.auth", "again", "again") == ["again", "again"]
+    now[0] += 59
+    assert heard("aiokafka.conn", "away") == []
+    now[0] += 2
+    assert heard("aiokafka.conn", "away") == ["away"]
+
+
 def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(Settings(log_format="text"))
     logs.tell("no budgets", reason="portfolio_too_old", total=1.5, of="a=b\n")
