@@ -29,6 +29,9 @@ def worker_command(
     once: Annotated[
         bool, typer.Option("--once", help="Handle what is there now, and end.")
     ] = False,
+    outbox: Annotated[
+        bool, typer.Option("--outbox", help="Take events from the database: while Kafka is away.")
+    ] = False,
 ) -> None:
     """Handle each event of the hub: judge new snapshots, compute their numbers and stress.
 
@@ -39,6 +42,8 @@ def worker_command(
     """
     settings = load_settings()
     configure(settings)
+    if outbox:
+        settings = settings.model_copy(update={"controlbus_brokers": None})
     store = bootstrap.store(settings)
     try:
         metrics = WorkerMetrics()

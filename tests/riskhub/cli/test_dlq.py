@@ -248,6 +248,18 @@ def test_what_killed_an_event_is_mended_and_a_worker_goes_on_with_it(
     assert parse(letter["raw"]).id == good.id
 
 
+def test_while_kafka_is_away_a_worker_goes_on_from_the_outbox(
+    run: Run, store: Store, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RISKHUB_CONTROLBUS_BROKERS", f"127.0.0.1:{free_port()}")
+    store.land([accept()])
+
+    result = run("worker", "--outbox", "--once")
+
+    assert (result.exit_code, "bus=outbox" in result.stdout) == (0, True)
+    assert store.pending_days().days == ()
+
+
 def write(store: Store, body: str) -> None:
     with store.engine.begin() as connection:
         connection.execute(sa.update(snapshots).values(body=body))
