@@ -49,6 +49,13 @@ _SKEW_WARN_SEC = 1.0
 _FREE_WARN_BYTES = 2**30
 _FREE_FAIL_BYTES = 64 * 2**20
 
+# `riskhub up` starts all of them, on one machine.
+_STARTED_BY = {
+    "redis": "start it with `riskhub redis`, or everything with `riskhub up`",
+    "api": "start it with `riskhub api`, or everything with `riskhub up`",
+    "dagster": "start it with `riskhub dagster web`, or everything with `riskhub up`",
+}
+
 Status = Literal["ok", "warn", "fail", "skipped"]
 
 
@@ -166,7 +173,7 @@ def check_controlbus(settings: Settings) -> Finding:
             "controlbus",
             "warn",
             f"the brokers answer, but have no topic {settings.controlbus_topic}",
-            "create the topic, unless the brokers create it at the first event",
+            "`riskhub relay` makes it, if it may; else create it",
         )
     return Finding("controlbus", "ok", f"the brokers answer, and have {settings.controlbus_topic}")
 
@@ -321,7 +328,7 @@ def _check_http(name: str, what: str, url: str, path: str) -> Finding:
 
 
 def _not_running(name: str, what: str, url: str) -> Finding:
-    return Finding(name, "skipped", f"{what} doesn't run at {url}", "start it with `riskhub up`")
+    return Finding(name, "skipped", f"{what} doesn't run at {url}", _STARTED_BY[name])
 
 
 @contextmanager

@@ -144,7 +144,8 @@ def get_command(
         else:
             found = [hub.latest(world, **which)]
     if found == [None]:
-        refuse(f"world {world} has no such snapshot")
+        expired = "" if include_expired else "; --include-expired also shows what has expired"
+        refuse(f"world {world} has no such snapshot{expired}")
     pretty = console.is_terminal if as_json is None else not as_json
     for document in found:
         if document and pretty:
