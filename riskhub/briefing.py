@@ -170,7 +170,7 @@ def _worlds(worlds: Sequence[WorldStatus], api_url: str) -> str:
     if not worlds:
         return "None has landed yet."
     lines = [
-        "| world | stage | state | as of | VaR 99 % | ES 99 % | VaR since | light | exceeded |",
+        "| world | stage | state | as of | VaR 99 % | ES 99 % | VaR change | light | exceeded |",
         "|---|---|---|---|--:|--:|--:|---|--:|",
     ]
     for world in worlds[:_MOST]:
@@ -269,8 +269,9 @@ def _room(found: Briefing, sizes: Mapping[str, int | None]) -> Iterator[str]:
 
 
 def percent(fraction: float, *, sign: bool = False) -> str:
-    """A fraction as people read it."""
-    return f"{100 * fraction:{'+' if sign else ''}.2f} %"
+    """A fraction as people read it; what rounds to nothing has no sign."""
+    rounded = round(100 * fraction, 2)
+    return f"{rounded:{'+' if sign and rounded else ''}.2f} %" if rounded else "0.00 %"
 
 
 def _many(count: int, what: str) -> str:
