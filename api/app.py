@@ -1,5 +1,6 @@
 """The app: composition of the HTTP edge over one hub."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,7 +29,8 @@ from api import (
 from api.edge import DRAIN, Edge
 from api.last_resort import LastResort
 from api.request_log import RequestLog, lines_of
-from riskhub import __version__, bootstrap
+from api.traced import Traced
+from riskhub import __version__, bootstrap, traces
 from riskhub.auth import TokenBook
 from riskhub.hub import Hub
 from riskhub.settings import Settings, load_settings
@@ -42,6 +44,7 @@ def create_app(settings: Settings, hub: Hub) -> FastAPI:
         app.state.edge = edge = Edge(hub, settings, TokenBook.of(settings))
         yield {DRAIN: edge.feed.drain}
         await edge.close()
+        await asyncio.to_thread(traces.flush)
 
     app = FastAPI(
         title="riskhub",
@@ -71,6 +74,7 @@ def create_app(settings: Settings, hub: Hub) -> FastAPI:
         ],
     )
     app.add_middleware(LastResort)
+    app.add_middleware(Traced)
     app.add_middleware(metrics.RequestMetrics, telemetry=hub.telemetry)
     app.add_middleware(RequestLog, lines=lines_of(settings))
     return app

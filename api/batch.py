@@ -22,6 +22,7 @@ from api import openapi
 from api.problems import describe, problem
 from api.requests import Producer, Query, authorize_producer, chunks
 from api.snapshots import outcome_of
+from api.traced import note_landings, now_ns
 from riskhub.errors import ContractViolation, FieldError, VersionConflict
 from riskhub.hub import Hub
 from riskhub.settings import Settings
@@ -113,7 +114,9 @@ def _land_lines(
         else:
             accepted.append((number, snapshot))
 
+    began = now_ns()
     landings = hub.land([snapshot for _, snapshot in accepted]) if accepted else []
+    note_landings(zip((snapshot for _, snapshot in accepted), landings, strict=True), began)
     for (number, snapshot), landing in zip(accepted, landings, strict=True):
         named = {"world_id": snapshot.world_id, "version": snapshot.version}
         try:

@@ -29,7 +29,7 @@ from uvicorn.supervisors import Multiprocess
 
 from api.edge import DRAIN
 from api.problems import MEDIA_TYPE, problem
-from riskhub import logs
+from riskhub import logs, traces
 from riskhub.settings import Settings, load_settings
 from riskhub.telemetry import share
 
@@ -68,6 +68,7 @@ class Config(uvicorn.Config):
     def load(self) -> None:
         """Make the app; in the process that serves it, before it does."""
         logs.configure(self.settings)
+        traces.configure("api")
         share(self._metrics)
         parent = multiprocessing.parent_process()
         if parent is not None:

@@ -21,6 +21,7 @@ from api.requests import (
     read_body,
     world_of,
 )
+from api.traced import note_landings, now_ns
 from riskhub.auth import Scope
 from riskhub.cache import Question
 from riskhub.errors import VersionConflict
@@ -88,7 +89,9 @@ async def post_snapshot(request: Request) -> Response:
     snapshot = await asyncio.to_thread(accept) if takes_long else accept()
     if dry_run:
         return await _rehearse(edge, snapshot)
+    began = now_ns()
     landing = await edge.landings.do(snapshot)
+    note_landings([(snapshot, landing)], began)
     return json_answer(landing.body, outcome_of(landing, snapshot))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from riskhub import bootstrap
+from riskhub import bootstrap, traces
 from riskhub.cli.frame import console
 from riskhub.controlbus.kafka import NoBrokers
 from riskhub.controlbus.relay import Relay, reader_of
@@ -33,6 +33,7 @@ def relay_command(
     """
     settings = load_settings()
     configure(settings)
+    traces.configure("relay")
     if not settings.controlbus_brokers and not status:
         raise NoBrokers(
             "no brokers are configured (RISKHUB_CONTROLBUS_BROKERS): without Kafka the outbox is "

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from prometheus_client import start_http_server
 
-from riskhub import bootstrap
+from riskhub import bootstrap, traces
 from riskhub.controlbus.bus import open_bus
 from riskhub.controlbus.handlers import Context, Handler, load_handlers
 from riskhub.controlbus.metrics import WorkerMetrics
@@ -42,6 +42,7 @@ def worker_command(
     """
     settings = load_settings()
     configure(settings)
+    traces.configure("worker")
     if outbox:
         settings = settings.model_copy(update={"controlbus_brokers": None})
     store = bootstrap.store(settings)

@@ -24,6 +24,7 @@ from riskhub.logs import about
 from riskhub.settings import Settings
 from riskhub.store import Store
 from riskhub.store.events import RELAY
+from riskhub.traces import of_events, traces
 
 HANDLER = "relay"
 """Whose dead letters are events that the topic does not take."""
@@ -169,7 +170,8 @@ class Relay:
         for batch in _batches(part, BATCH_BYTES if self._together else 1):
             try:
                 if batch[0][0].sequence not in self._buried:
-                    await self._send_batch(producer, partition, batch)
+                    with of_events("relay", [event for event, _ in batch]):
+                        await self._send_batch(producer, partition, batch)
             except MessageSizeTooLargeError as error:
                 # Which of them is it? It is raised all the same: what the brokers refused leaves a
                 # gap in this producer's numbers, and they take nothing more of it.
@@ -182,7 +184,7 @@ class Relay:
         builder = producer.create_batch()
         for event, raw in batch:
             taken = builder.append(
-                key=event.key.encode(), value=raw, timestamp=None, headers=_HEADERS
+                key=event.key.encode(), value=raw, timestamp=None, headers=_headers_of(event)
             )
             if taken is None:
                 raise MessageSizeTooLargeError("it is larger than controlbus.max_event_bytes")
@@ -245,6 +247,12 @@ def _batches(part: Sequence[OutboxEvent], batch_bytes: int) -> list[Batch]:
         batches[-1].append((event, raw))
         size += len(raw) + 200  # its key, header and lengths
     return batches
+
+
+def _headers_of(event: OutboxEvent) -> list[tuple[str, bytes]]:
+    """With that of CloudEvents' distributed tracing where spans are collected."""
+    otel = traces()
+    return _HEADERS if otel is None else [*_HEADERS, ("traceparent", otel.traceparent(event))]
 
 
 def _heard(sent: "asyncio.Future[Any]") -> None:

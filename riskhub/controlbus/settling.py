@@ -21,6 +21,7 @@ from riskhub.controlbus.metrics import WorkerMetrics
 from riskhub.controlbus.records import Letter, Record, storable
 from riskhub.errors import BlobsUnavailable, RiskHubError, StoreNotMigrated, StoreUnavailable
 from riskhub.logs import about
+from riskhub.traces import of_events
 
 LONGEST_BACKOFF_SEC = 60.0
 
@@ -192,7 +193,9 @@ class Settler:
     def _try(self, handler: Handler, group: Sequence[Delivered]) -> Exception | None:
         """Have a group handled; what went wrong, if it may be the fault of an event."""
         try:
-            handler.handle([each.event for each in group])
+            events = [each.event for each in group]
+            with of_events(handler.name, events):
+                handler.handle(events)
         except Exception as error:
             if is_outage(error):
                 raise

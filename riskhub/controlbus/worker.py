@@ -21,6 +21,7 @@ from riskhub.controlbus.records import Letter, Record
 from riskhub.controlbus.settings import WorkerSettings
 from riskhub.controlbus.settling import Delivered, GivenUp, Marks, Settler, is_outage, reason_of
 from riskhub.errors import RiskHubError
+from riskhub.traces import span
 
 TAKE_SEC = 1.0
 LOOK_SEC = 1.0
@@ -171,11 +172,15 @@ class Worker:
         return bool(batch)
 
     async def _work(self, batch: Sequence[Record]) -> None:
-        letters = await self._in_thread(lambda: self._letters_of(batch))
+        letters = await self._in_thread(lambda: self._settled(batch))
         if letters:
             await self._bus.bury(letters)
             self._metrics.died(len(letters))
         await self._bus.commit()
+
+    def _settled(self, batch: Sequence[Record]) -> list[Letter]:
+        with span("worker batch", records=len(batch)):
+            return self._letters_of(batch)
 
     def _letters_of(self, batch: Sequence[Record]) -> list[Letter]:
         """Have a batch handled, and store what was given up on."""
