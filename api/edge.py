@@ -18,6 +18,7 @@ from riskhub.hub import Hub, Served
 from riskhub.last_days import LastDays
 from riskhub.settings import Settings
 from riskhub.snapshot import Snapshot
+from riskhub.standing import DagsterFigures, figures_of
 from riskhub.status import remembered_days
 from riskhub.store import Landing
 from riskhub.store.reading import Lookup
@@ -47,6 +48,7 @@ class Edge:
     days: LastDays = field(init=False)
     # For threads: what reads all budgets would hold up the loop, and every check with it.
     budgets: redis.Redis = field(init=False)
+    dagster: DagsterFigures | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.landings = Together(self.hub.land, "landing", lambda snapshot: len(snapshot.body))
@@ -61,6 +63,7 @@ class Edge:
         )
         self.days = remembered_days(self.hub.store)
         self.budgets = published.client_of(self.settings.effective_redis_url)
+        self.dagster = figures_of(self.settings, self.hub.clock)
 
     def now(self) -> float:
         """The hub's clock, unix seconds."""

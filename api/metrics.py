@@ -13,9 +13,10 @@ from api import openapi
 from api.edge import Edge
 from api.problems import CLIENT_CLOSED_REQUEST
 from api.requests import authorize
-from riskhub import auth
+from riskhub import auth, standing
 from riskhub.errors import StoreNotMigrated, StoreUnavailable
 from riskhub.governor import metrics
+from riskhub.store.events import RELAY
 from riskhub.telemetry import MEDIA_TYPE, Telemetry
 
 UNMATCHED = "_unmatched"
@@ -27,8 +28,9 @@ router = APIRouter(tags=["metrics"])
     "/metrics",
     summary="Metrics for Prometheus",
     description=(
-        "Counters of all workers, age and state of each world as of now; and the "
-        "governor's counters of all processes, and its budgets, as Redis has them."
+        "Counters of all workers, age and state of each world as of now; the governor's counters "
+        "of all processes, and its budgets, as Redis has them; and how the outbox, its readers, "
+        "the exit engine, alerts and Dagster stand."
     ),
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
@@ -40,10 +42,10 @@ async def get_metrics(request: Request) -> Response:
     """Counters of all workers, and lags as of now."""
     edge = authorize(request, auth.Scope.READ)
     await edge.gatekeeper.bring_counts()
-    hub_page, governor_page = await asyncio.gather(
-        asyncio.to_thread(_page, edge), asyncio.to_thread(_governor_page, edge)
+    parts = await asyncio.gather(
+        *(asyncio.to_thread(part, edge) for part in (_page, _governor_page, _standing_page))
     )
-    return Response(hub_page + governor_page, media_type=MEDIA_TYPE)
+    return Response(b"".join(parts), media_type=MEDIA_TYPE)
 
 
 def _page(edge: Edge) -> bytes:
@@ -57,6 +59,18 @@ def _page(edge: Edge) -> bytes:
 
 def _governor_page(edge: Edge) -> bytes:
     return metrics.exposition(edge.budgets, edge.settings.governor, edge.now())
+
+
+def _standing_page(edge: Edge) -> bytes:
+    try:
+        found = edge.hub.store.standing()
+    except (StoreUnavailable, StoreNotMigrated):
+        found = None
+    relay = None
+    if edge.settings.controlbus_brokers is not None:
+        relay = f"{RELAY}{edge.settings.controlbus_topic}"
+    said = None if edge.dagster is None else edge.dagster.said()
+    return standing.exposition(found, said, edge.hub.clock(), relay=relay)
 
 
 class RequestMetrics:

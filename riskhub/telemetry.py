@@ -275,13 +275,14 @@ class Telemetry:
         )
         state_of = GaugeMetricFamily(
             "risk_hub_snapshot_state",
-            "1 for the state that a world and stage is in.",
-            labels=("world_id", "stage", "state"),
+            "1 for the state that a world and stage is in, and how urgent that is.",
+            labels=("world_id", "stage", "state", "severity"),
         )
         for world in shown:
             if world.open_age_seconds is not None:
                 lag.add_metric((world.world_id, world.stage), world.open_age_seconds)
-            state_of.add_metric((world.world_id, world.stage, world.state), 1)
+            labels = (world.world_id, world.stage, world.state, world.severity)
+            state_of.add_metric(labels, 1)
         yield lag
         yield state_of
         yield GaugeMetricFamily(

@@ -113,7 +113,9 @@ class Sources:
         relay = None
         if settings.controlbus_brokers is not None:
             name = f"{RELAY}{settings.controlbus_topic}"
-            relay = _lag(by_name[name]) if name in by_name else self._never(name, found.head)
+            # One that has never read is behind from the first event on.
+            never = ReaderLag(name, found.head, found.first_event_at)
+            relay = _lag(by_name[name]) if name in by_name else never
         # A group on the topic has its place in Kafka.
         group = () if settings.controlbus_brokers else (f"{GROUP}{settings.worker.group}",)
         ours = (*group, EXIT_ENGINE)
@@ -129,11 +131,6 @@ class Sources:
             exit_engine_at=found.exit_engine_at,
         )
         return stored, None
-
-    def _never(self, name: str, head: int) -> ReaderLag:
-        """One that has never read is behind from the first event on."""
-        first = self._store.events_after(0, limit=1)
-        return ReaderLag(name, head, first[0].occurred_at if first else None)
 
     def _governor(self) -> tuple[Governor | None, str | None]:
         now = self._clock().timestamp()

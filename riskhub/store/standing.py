@@ -53,6 +53,7 @@ class Standing:
 
     Attributes:
         head: the newest sequence of the outbox.
+        first_event_at: when what its oldest event tells of happened.
         readers: those that moved last first.
         dead_letters: by handler, those that nobody has sent again.
         quarantined: snapshots in the quarantine.
@@ -65,6 +66,7 @@ class Standing:
     """
 
     head: int
+    first_event_at: datetime | None
     readers: Sequence[OutboxReader]
     dead_letters: dict[str, int]
     quarantined: int
@@ -88,6 +90,7 @@ class Troubles:
     """
 
     head: int
+    first_event_at: datetime | None
     readers: Sequence[OutboxReader]
     dead_letters: int
     rejected: list[Row]
@@ -113,6 +116,7 @@ class StandingStore:
             watch = connection.execute(sa.select(alert_watch)).first()
             return Standing(
                 head,
+                _next_event_at(connection, 0),
                 readers,
                 {
                     by[0]: n
@@ -155,6 +159,7 @@ class StandingStore:
             cycle = connection.execute(cycles).first()
             return Troubles(
                 head,
+                _next_event_at(connection, 0),
                 readers,
                 _count(connection, dead_letters, dead_letters.c.redriven_at.is_(None)),
                 _rejected(connection, now, rejected_since, timeless_stages),
@@ -171,19 +176,23 @@ def _readers(connection: sa.Connection) -> tuple[int, list[OutboxReader]]:
     query = sa.select(event_cursors).order_by(event_cursors.c.moved_at.desc()).limit(_MOST_READERS)
     found = []
     for row in connection.execute(query).all():
-        since = None
-        if row.sequence < head:
-            following = (
-                sa.select(sa.func.coalesce(events.c.occurred_at, snapshots.c.received_at))
-                .outerjoin(snapshots, snapshots.c.position == events.c.position)
-                .where(events.c.sequence > row.sequence)
-                .order_by(events.c.sequence)
-                .limit(1)
-            )
-            since = connection.execute(following).scalar()
+        since = _next_event_at(connection, row.sequence) if row.sequence < head else None
         behind = max(head - row.sequence, 0)
         found.append(OutboxReader(row.reader, row.sequence, behind, since))
     return head, found
+
+
+def _next_event_at(connection: sa.Connection, sequence: int) -> datetime | None:
+    """When what the first event behind a sequence tells of happened."""
+    following = (
+        sa.select(sa.func.coalesce(events.c.occurred_at, snapshots.c.received_at))
+        .outerjoin(snapshots, snapshots.c.position == events.c.position)
+        .where(events.c.sequence > sequence)
+        .order_by(events.c.sequence)
+        .limit(1)
+    )
+    at: datetime | None = connection.execute(following).scalar()
+    return at
 
 
 def _rejected(
