@@ -183,7 +183,8 @@ def test_a_closed_market_is_not_stale_and_what_a_calendar_can_not_tell_is_said(
     assert "no calendar MARS" in found["mars/paper"]["note"]
     page = api.get("/metrics").text
     assert 'risk_hub_snapshot_lag_seconds{stage="paper",world_id="desk-1"} 60.0' in page
-    assert 'risk_hub_snapshot_state{stage="paper",state="fresh",world_id="desk-1"} 1.0' in page
+    labels = 'severity="ok",stage="paper",state="fresh",world_id="desk-1"'
+    assert f"risk_hub_snapshot_state{{{labels}}} 1.0" in page
 
 
 def test_what_is_rejected_is_no_news(api: Api, hub: Hub) -> None:
