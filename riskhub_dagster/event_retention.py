@@ -85,13 +85,20 @@ def stored_bytes(instance: dg.DagsterInstance) -> int | None:
     storage = instance.event_log_storage
     if isinstance(storage, SqliteEventLogStorage):
         directory = Path(storage.path_for_shard("any")).parent
-        return sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
+        return sum(map(_size, directory.iterdir()))
     if isinstance(storage, SqlEventLogStorage):
         with storage.index_connection() as connection:
             if connection.dialect.name == "postgresql":
                 size = sa.func.pg_total_relation_size(SqlEventLogStorageTable.name)
                 return int(connection.execute(sa.select(size)).scalar_one())
     return None
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # a write-ahead log whose last reader has left
+        return 0
 
 
 def _ended(

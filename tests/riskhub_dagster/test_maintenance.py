@@ -161,6 +161,19 @@ def test_the_room_of_the_event_log_is_told_where_it_is_known(kept_in: dg.Dagster
     assert size is None if in_memory else size is not None and size > 10_000
 
 
+def test_a_file_that_goes_while_they_are_counted_takes_no_room(
+    files: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stored_bytes(files)
+    assert before is not None
+    there_are = Path.iterdir
+    monkeypatch.setattr(
+        Path, "iterdir", lambda directory: [*there_are(directory), directory / "gone.db-wal"]
+    )
+
+    assert stored_bytes(files) == before
+
+
 @pytest.fixture
 def maintain(settings: Settings, files: dg.DagsterInstance) -> Callable[[], dict[str, Any]]:
     """Runs the asset; gives its figures."""
