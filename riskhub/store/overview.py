@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from riskhub.store.engine import one_state, reading
 from riskhub.store.reading import Position
@@ -336,7 +337,21 @@ def _newest_light_of(of: sa.CTE, level: str) -> sa.ColumnElement[bool]:
 
 
 def _largest(connection: sa.Connection, positions: Sequence[Position], count: int) -> list[Row]:
+    query = _largest_of(count, in_array=connection.dialect.name == "postgresql")
+    rows = connection.execute(query, {"positions": positions})
+    return [dict(row._mapping) for row in rows]
+
+
+@lru_cache
+def _largest_of(count: int, *, in_array: bool) -> sa.Select[Any]:
     table = risk_contributions
+    # An array is one parameter, so it is one statement for any number of positions.
+    given: sa.ColumnElement[bool]
+    if in_array:
+        array = sa.bindparam("positions", type_=postgresql.ARRAY(sa.BigInteger))
+        given = table.c.position == sa.any_(array)
+    else:
+        given = table.c.position.in_(sa.bindparam("positions", expanding=True))
     of_one: dict[str, Any] = {"partition_by": table.c.position}
     place = sa.func.row_number().over(**of_one, order_by=(table.c.var.desc(), table.c.symbol))
     ranked = (
@@ -347,9 +362,8 @@ def _largest(connection: sa.Connection, positions: Sequence[Position], count: in
             sa.func.sum(table.c.var).over(**of_one).label("total"),
             place.label("place"),
         )
-        .where(table.c.position.in_(positions))
+        .where(given)
         .subquery("ranked")
     )
     query = sa.select(ranked).where(ranked.c.place <= count)
-    rows = connection.execute(query.order_by(ranked.c.position, ranked.c.place))
-    return [dict(row._mapping) for row in rows]
+    return query.order_by(ranked.c.position, ranked.c.place)
