@@ -16,6 +16,7 @@ from prometheus_client import generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from riskhub.alerts.sources import GROUP
 from riskhub.dagster_graphql import DagsterGraphql, DagsterRefused, Health
 from riskhub.settings import Settings
 from riskhub.store.standing import Standing
@@ -145,6 +146,8 @@ def _outbox(standing: Standing, now: datetime, relay: str | None) -> Iterable[Me
         "reader",
     )
     for reader in standing.readers:
+        if relay is not None and reader.reader.startswith(GROUP):
+            continue  # its place is in Kafka; here is where `riskhub worker --outbox` once stopped
         name = [reader.reader]
         cursor.add_metric(name, reader.sequence)
         events.add_metric(name, reader.behind)
