@@ -14,6 +14,9 @@ For each service, the first that is there:
    ``riskhub.embedded_redis``, for S3 moto's server and for Kafka ``tests.kafka_stand_in``, each in
    a process of its own.
 
+Prometheus and Alertmanager have no stand-in, and a test brings what they read: it takes the local
+binaries, or those that ``RISKHUB_TEST_PROMETHEUS`` and ``RISKHUB_TEST_ALERTMANAGER`` name.
+
 ``RISKHUB_TEST_REQUIRE_REAL=1`` refuses stand-ins, except for S3: no distribution packages a server
 of it. ``RISKHUB_TEST_STAND_INS=1`` passes over the local binaries, to try on a developer's machine
 what a machine without them gets.
@@ -28,6 +31,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from . import alerting
+from .alerting import NoAlerting, alertmanager, prometheus
 from .forms import REQUIRE_REAL, STAND_INS, Form, requires_real
 from .kafka import KAFKA_URL, NoOwnKafka, own_kafka, prepare_kafka, resolve_kafka
 from .kafka_broker import KafkaBroker
@@ -48,7 +53,9 @@ __all__ = [
     "Form",
     "KafkaBroker",
     "KafkaNotFetched",
+    "NoAlerting",
     "NoOwnKafka",
+    "alertmanager",
     "flushed",
     "free_port",
     "fresh_bucket",
@@ -56,6 +63,7 @@ __all__ = [
     "fresh_topic",
     "own_kafka",
     "prepare_kafka",
+    "prometheus",
     "refuse_stand_ins",
     "report",
     "requires_real",
@@ -82,7 +90,10 @@ def report(environ: Mapping[str, str] = os.environ) -> str:
         "s3": resolve_s3(environ),
         "kafka": resolve_kafka(environ),
     }
-    return "services: " + ", ".join(f"{name}={form.label}" for name, form in forms.items())
+    labels = {name: form.label for name, form in forms.items()}
+    labels["prometheus"] = alerting.label(alerting.PROMETHEUS, environ)
+    labels["alertmanager"] = alerting.label(alerting.ALERTMANAGER, environ)
+    return "services: " + ", ".join(f"{name}={label}" for name, label in labels.items())
 
 
 def refuse_stand_ins(environ: Mapping[str, str] = os.environ) -> None:
@@ -102,3 +113,5 @@ def refuse_stand_ins(environ: Mapping[str, str] = os.environ) -> None:
             f"{REQUIRE_REAL} is set, but this machine offers only {offered}: {advice}.",
             returncode=pytest.ExitCode.USAGE_ERROR,
         )
+    if advice := "; ".join(alerting.missing(environ)):
+        pytest.exit(f"{REQUIRE_REAL} is set: {advice}.", returncode=pytest.ExitCode.USAGE_ERROR)
