@@ -29,7 +29,10 @@ _STYLES = {"critical": "red", "warning": "yellow", "info": "cyan"}
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 app = typer.Typer(
-    help="What is wrong: told once, repeated while it lasts, resolved once.",
+    help=(
+        "What is wrong: told once, repeated while it lasts, resolved once.\n\n"
+        "Without a command it watches and tells, until Ctrl-C."
+    ),
     invoke_without_command=True,
 )
 

@@ -37,7 +37,10 @@ from riskhub.store.exits import EpisodeFilter
 _DAY = ["%Y-%m-%d"]
 
 app = typer.Typer(
-    help="When to get out: rules on risk numbers, and the signals that follow.",
+    help=(
+        "When to get out: rules on risk numbers, and the signals that follow.\n\n"
+        "Without a command it looks and signals, until Ctrl-C."
+    ),
     invoke_without_command=True,
 )
 

@@ -1,5 +1,6 @@
-"""What every command stands on: the consoles, and failures told in one sentence."""
+"""What every command stands on: the consoles, the contents, failures told in one sentence."""
 
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -7,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
+from riskhub.cli.contents import CONTENTS
 from riskhub.errors import RiskHubError
 
 console = Console()
@@ -14,7 +16,19 @@ errors = Console(stderr=True)
 
 
 class Commands(TyperGroup):
-    """The commands, where an expected failure is one sentence and exit code 1."""
+    """The commands by their contents; an expected failure is one sentence and exit code 1."""
+
+    def __init__(self, **arguments: Any) -> None:
+        """Put the commands in the order of the contents, with their panels and lines."""
+        super().__init__(**arguments)
+        in_order = [
+            (name, panel, line) for panel, lines in CONTENTS.items() for name, line in lines.items()
+        ]
+        for name, panel, line in in_order:
+            command: Any = self.commands.pop(name, None)
+            if command is not None:
+                command.rich_help_panel, command.short_help = panel, line
+                self.commands[name] = command
 
     def invoke(self, ctx: Any) -> Any:
         """Run one; typer itself answers a wrong usage."""
@@ -24,6 +38,9 @@ class Commands(TyperGroup):
             console.print("stopped")
         except RiskHubError as error:
             refuse(str(error))
+        except BrokenPipeError:  # who reads has enough, such as `head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         except OSError as error:
             if error.strerror is None:
                 raise

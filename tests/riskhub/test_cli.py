@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,42 +18,18 @@ from typer.testing import CliRunner, Result
 
 from riskhub import embedded
 from riskhub.cli import app, processes
+from riskhub.cli.contents import CONTENTS
 from riskhub.supervisor import MAX_RESTARTS, Child
 
-COMMANDS = [
-    [],
-    ["up"],
-    ["migrate"],
-    ["api"],
-    ["redis"],
-    ["dagster"],
-    ["dagster", "code"],
-    ["dagster", "web"],
-    ["dagster", "daemon"],
-    ["demo"],
-    ["demo", "history"],
-    ["demo", "live"],
-    ["demo", "report"],
-    ["var-backtest"],
-    ["risk"],
-    ["compute"],
-    ["quarantine"],
-    ["governor"],
-    ["budget"],
-    ["budget", "explain"],
-    ["budget", "list"],
-    ["portfolio-state"],
-    ["config"],
-    ["config", "show"],
-    ["token"],
-    ["token", "new"],
-    ["doctor"],
-    ["publish"],
-    ["lint"],
-    ["get"],
-    ["backfill"],
-    ["retention"],
-]
+
+def commands_of(group: Any, *before: str) -> Iterator[list[str]]:
+    """Every command and group, as it is typed."""
+    yield list(before)
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands_of(command, *before, name)
+
+
+COMMANDS = list(commands_of(typer.main.get_command(app)))
 PORTS = ("API_PORT", "DAGSTER_PORT", "CODE_SERVER_PORT", "EMBEDDED_REDIS_PORT")
 
 
@@ -108,6 +85,23 @@ def test_every_command_has_help(shell: Shell, words: list[str]) -> None:
     assert f"Usage: root {' '.join(words)}".strip() in result.stdout
 
 
+def test_each_command_is_in_the_contents_once_with_a_line_that_fits() -> None:
+    lines = [line for lines in CONTENTS.values() for line in lines.items()]
+
+    assert sorted(name for name, _ in lines) == sorted(typer.main.get_command(app).commands)
+    assert not [line for _, line in lines if len(line) > 58 or not line.endswith(".")]
+
+
+def test_the_reader_of_an_answer_may_go() -> None:
+    riskhub = f"{sys.executable} -m riskhub config show --json"
+
+    done = subprocess.run(
+        ["sh", "-c", f"{riskhub} | true"], capture_output=True, text=True, check=False
+    )
+
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words], ids=" ".join)
 def test_every_command_says_what_it_does(words: list[str]) -> None:
     group = typer.main.get_command(app)
@@ -142,7 +136,7 @@ def test_a_wrong_usage_is_exit_code_2_with_the_usage(
 
 
 def test_no_command_at_all_shows_the_help(shell: Shell) -> None:
-    assert "Start the whole hub in this terminal" in shell().output
+    assert "Start everything in this terminal" in shell().output
 
 
 @pytest.mark.parametrize("value", ["abc", "0", "99999", "-1"])
