@@ -96,7 +96,7 @@ def replay_command(
     topic: Annotated[
         str | None, typer.Option(help="Where to.", show_default="the one of the settings")
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Only check; tell nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check; tell nothing.")] = False,
 ) -> None:
     """Tell a world's landings again, with the ids they had, after checking each.
 

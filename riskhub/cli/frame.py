@@ -29,6 +29,7 @@ class Commands(TyperGroup):
             if command is not None:
                 command.rich_help_panel, command.short_help = panel, line
                 self.commands[name] = command
+        _reflow(self)
 
     def invoke(self, ctx: Any) -> Any:
         """Run one; typer itself answers a wrong usage."""
@@ -46,6 +47,13 @@ class Commands(TyperGroup):
                 raise
             refuse(f"{error.filename or 'the system'}: {error.strerror}")
         return None
+
+
+def _reflow(command: Any) -> None:
+    """Have paragraphs of help fill the terminal's width, and not keep the lines of the source."""
+    command.rich_markup_mode = "markdown"
+    for each in getattr(command, "commands", {}).values():
+        _reflow(each)
 
 
 def refuse(sentence: str) -> NoReturn:

@@ -109,9 +109,11 @@ def get_command(
     ] = None,
     stage: Annotated[str | None, typer.Option(help="Only of this stage.")] = None,
     actor: Annotated[str | None, typer.Option(help="Only by this producer.")] = None,
-    expand: Annotated[bool, typer.Option(help="Large fields instead of references.")] = False,
+    expand: Annotated[
+        bool, typer.Option("--expand", help="Large fields instead of references.")
+    ] = False,
     include_expired: Annotated[
-        bool, typer.Option(help="Also those whose ttl has run out.")
+        bool, typer.Option("--include-expired", help="Also those whose ttl has run out.")
     ] = False,
     several: Annotated[bool, typer.Option("--list", help="All, newest first.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="With --list: at most so many.")] = 20,
@@ -171,7 +173,9 @@ def backfill_command(
     refused: Annotated[
         Path | None, typer.Option(help="Gets what was refused.", show_default="beside SOURCE")
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Check each snapshot here, post none.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check each snapshot here, post none.")
+    ] = False,
     base_url: BaseUrl = None,
     token: Token = None,
 ) -> None:
