@@ -166,9 +166,7 @@ class Settings(BaseSettings):
     controlbus_brokers: str | None = Field(
         default=None, description="Kafka bootstrap servers, host:port,host:port."
     )
-    controlbus_topic: str = Field(
-        default="risk-hub.controlbus", pattern=r"^[A-Za-z0-9._-]{1,245}$"
-    )
+    controlbus_topic: str = Field(default="risk-hub.controlbus", pattern=r"^[A-Za-z0-9._-]{1,245}$")
     controlbus: ControlBusSettings = ControlBusSettings()
     worker: WorkerSettings = WorkerSettings()
     blobs: BlobSettings = BlobSettings()
@@ -237,9 +235,9 @@ class Settings(BaseSettings):
 
     retention: RetentionSettings = RetentionSettings()
 
-    alerts: AlertSettings = AlertSettings()
-
     governor: GovernorSettings = GovernorSettings()
+
+    alerts: AlertSettings = AlertSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="Of log lines; `auto` is json in profile prod, else text."
