@@ -114,12 +114,12 @@ _NUMBERS = (
     INSERT INTO risk_contributions (position, symbol, day, weight, marginal_var, marginal_es, var,
                                     es)
     SELECT position, 'S' || symbol, day, 0.05, 0.02, 0.03, 0.001 * symbol, 0.002 * symbol
-    FROM closes, generate_series(1, %(symbols)s) symbol
+    FROM closes, generate_series(1, %(symbols)s) symbol ORDER BY position, symbol
     """,
     """
     INSERT INTO stress_results (position, origin, scenario, day, pnl, worst)
     SELECT position, 'riskhub', 'scenario ' || scenario, day, -0.01 * scenario, -0.02 * scenario
-    FROM closes, generate_series(1, 15) scenario
+    FROM closes, generate_series(1, 15) scenario ORDER BY position, scenario
     """,
     """
     INSERT INTO var_outcomes (position, day, world_id, stage, forecast_day, loss, hindsight,

@@ -4,6 +4,7 @@ Facts only; how they look is the pages' business. Losses are positive, fractions
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -30,7 +31,7 @@ METHODS = ("historical", "normal")
 """A world is shown by the first of these that its newest snapshot has."""
 SPARK_DAYS = 30
 LARGEST = 3
-RECENT_LANDINGS = 1_000
+RECENT_LANDINGS = 500
 MOST_ALERTS = 200
 MOST_EPISODES = 20
 MOST_QUARANTINED = 100
@@ -190,10 +191,12 @@ def hub_status(hub: Hub, client: redis.Redis | None, days: LastDays) -> HubStatu
         StoreUnavailable, StoreNotMigrated: without the database nothing is known.
     """
     store, settings, now = hub.store, hub.settings, hub.clock()
-    found = store.overview(methods=METHODS, level=LEVEL, largest=LARGEST)
-    earlier = days.before({_key(row): row["as_of"] for row in found.newest})
-    worlds = _worlds(found, earlier, hub.freshness())
-    budgets = _budgets(client, settings.governor, now)
+    with ThreadPoolExecutor(1) as aside:  # Redis is asked while the database is
+        asked = aside.submit(_budgets, client, settings.governor, now)
+        found = store.overview(methods=METHODS, level=LEVEL, largest=LARGEST)
+        earlier = days.before({_key(row): row["as_of"] for row in found.newest})
+        worlds = _worlds(found, earlier, hub.freshness())
+        budgets = asked.result()
     governor = _governor(store, now)
     pipeline = _pipeline(store)
     alerts = open_alerts(store, settings, now, worlds, budgets, governor, pipeline)
