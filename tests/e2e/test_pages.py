@@ -210,7 +210,8 @@ def test_the_page_brings_itself_up_to_date(browser: webdriver.Chrome, base: str)
     js(browser, "window.kept = true; document.querySelector('#versions a').focus()")
     land(base, "second")
     js(browser, "document.dispatchEvent(new Event('visibilitychange'))")
-    wait_until(lambda: "second" in browser.find_element(By.ID, "versions").text)
+    shown = "return document.getElementById('versions').textContent"  # at once: it is replaced
+    wait_until(lambda: "second" in js(browser, shown))
     assert js(browser, "return window.kept") is True  # it was not loaded again
     assert js(browser, "return document.activeElement.closest('#versions') !== null")
 
