@@ -7,17 +7,16 @@ tells the same.
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 import httpx
-from prometheus_client import generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from riskhub.alerts.sources import GROUP
 from riskhub.dagster_graphql import DagsterGraphql, DagsterRefused, Health
+from riskhub.exposition import render
 from riskhub.settings import Settings
 from riskhub.store.standing import Standing
 
@@ -131,7 +130,7 @@ def exposition(
         families += _alerts(standing, now)
     if dagster is not None:
         families += _dagster(dagster.health, now)
-    return generate_latest(_Page(families))
+    return render(families)
 
 
 def _outbox(standing: Standing, now: datetime, relay: str | None) -> Iterable[Metric]:
@@ -254,11 +253,3 @@ def _by(name: str, about: str, *labels: str) -> GaugeMetricFamily:
 
 def _age(since: datetime | None, now: datetime) -> float:
     return 0.0 if since is None else max((now - since).total_seconds(), 0.0)
-
-
-class _Page(Collector):
-    def __init__(self, families: Collection[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families

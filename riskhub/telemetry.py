@@ -22,7 +22,6 @@ from prometheus_client import (
     Counter,
     Histogram,
     disable_created_metrics,
-    generate_latest,
     values,
 )
 from prometheus_client.metrics import MetricWrapperBase
@@ -30,6 +29,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from riskhub.exposition import render
 from riskhub.freshness import Freshness, WorldFreshness, worst_first
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -90,14 +90,6 @@ class _AllWorkers(Collector):
         files = [str(path) for path in self._directory.glob("*.db") if path.stat().st_size]
         merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
         return merged
-
-
-class _Page(Collector):
-    def __init__(self, metrics: Iterable[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterable[Metric]:
-        return self._metrics
 
 
 class _Children(dict[tuple[object, ...], _M]):
@@ -250,7 +242,7 @@ class Telemetry:
         Args:
             worlds: how fresh each world and stage is now; None while the store can't be read.
         """
-        return generate_latest(_Page([*self._counted.collect(), *self._freshness(worlds)]))
+        return render([*self._counted.collect(), *self._freshness(worlds)])
 
     def _freshness(self, worlds: Collection[WorldFreshness] | None) -> Iterable[Metric]:
         yield GaugeMetricFamily(

@@ -5,10 +5,9 @@ from heapq import nsmallest
 from typing import Any
 
 import redis
-from prometheus_client import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
+from riskhub.exposition import render
 from riskhub.governor.counters import COUNTERS_KEY, DESCRIBED, read_counts
 from riskhub.governor.inputs import CLUSTER_MARK
 from riskhub.governor.published import Published, read_published
@@ -37,9 +36,9 @@ def exposition(client: redis.Redis, settings: GovernorSettings, now: float) -> b
         budgets = read_published(client, now, within_sec=_WITHIN_SEC)
     except (redis.RedisError, OSError, ValueError):
         up.add_metric((), 0)
-        return _page([up])
+        return render([up])
     up.add_metric((), 1)
-    return _page([up, *_counters(fields), *_gauges(budgets, settings, now)])
+    return render([up, *_counters(fields), *_gauges(budgets, settings, now)])
 
 
 def _counters(fields: Mapping[str, str]) -> Iterable[Metric]:
@@ -89,15 +88,3 @@ def _gauges(
         "Symbols with larger budgets than those here, that are too many to show.",
         value=len(usable) - len(shown),
     )
-
-
-class _Families(Collector):
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
-
-
-def _page(families: Iterable[Metric]) -> bytes:
-    return generate_latest(_Families(families))
