@@ -277,6 +277,7 @@ def _since(reader: ReaderLag) -> str:
 
 def _of_exits(stored: Stored, now: datetime) -> Iterator[Condition]:
     for episode in stored.episodes:
+        told_better = _told_better(episode)
         yield Condition(
             f"exit:{episode.id}",
             "exits",
@@ -285,8 +286,9 @@ def _of_exits(stored: Stored, now: datetime) -> Iterator[Condition]:
             f"{episode.world_id}/{episode.stage}: {episode.action}, by the rule {episode.rule}",
             f"Open since {episode.opened_at:%Y-%m-%d %H:%M:%S}Z, mode {episode.mode}.",
             {"world_id": episode.world_id, "stage": episode.stage, "rule": episode.rule},
-            explained_by=_told_better(episode),
-            at_once=True,
+            explained_by=told_better,
+            # The engine looks at other moments than we do: what explains it may be gone sooner.
+            at_once=not told_better,
             acknowledged_by=episode.acknowledged_by,
         )
     at = stored.exit_engine_at
@@ -301,7 +303,7 @@ def _of_exits(stored: Stored, now: datetime) -> Iterator[Condition]:
 def _told_better(episode: Episode) -> tuple[str, ...]:
     """What an episode repeats that has an alert of its own."""
     about = f"{episode.world_id}/{episode.stage}"
-    if episode.kind == "stale":
+    if episode.kind in ("stale", "expired"):
         return f"late:{about}", f"missing:{about}", NOTHING_LANDS
     if episode.kind == "model_zone":
         return (f"model:{about}/{episode.method}",)

@@ -119,23 +119,21 @@ async def group_progress(
         TimeoutError: they do not answer in time.
         aiokafka.errors.KafkaError: the brokers can't be reached, or refuse.
     """
-    # Of no group: it only asks for the ends.
-    reader = AIOKafkaConsumer(**_reached(settings))
+    # Of no group: it only asks where partitions begin and end.
+    reader = AIOKafkaConsumer(settings.controlbus_topic, **_reached(settings))
     admin = AIOKafkaAdminClient(**_reached(settings))
     try:
         async with asyncio.timeout(within_sec):
-            await admin.start()
-            committed = await admin.list_consumer_group_offsets(group)
-            done = {
-                part: place.offset
-                for part, place in committed.items()
-                if part.topic == settings.controlbus_topic and place.offset >= 0
-            }
-            if not done:
-                return None
             await reader.start()
-            ends = await reader.end_offsets(list(done))
-        behind = sum(max(0, ends[part] - offset) for part, offset in done.items())
+            await admin.start()
+            parts = list(reader.assignment())
+            committed = await admin.list_consumer_group_offsets(group, partitions=parts)
+            begins, ends = await reader.beginning_offsets(parts), await reader.end_offsets(parts)
+        # Below 0: nothing of it is committed yet.
+        done = {part: place.offset for part, place in committed.items() if place.offset >= 0}
+        if not done:
+            return None
+        behind = sum(max(0, ends[part] - done.get(part, begins[part])) for part in parts)
         return sum(done.values()), behind
     finally:
         await close_consumer(reader)

@@ -243,6 +243,7 @@ def test_nothing_is_ready_before_it_runs(settings: Settings) -> None:
         "exits": False,
         "dagster": False,
         "daemon": False,
+        "alerts": False,
     }
 
 

@@ -202,6 +202,7 @@ def test_an_episode_that_repeats_another_alert_is_explained_by_it() -> None:
     ]
     seen = found(facts(stored=stored(episodes=episodes)))
     assert "late:w/live" in seen["exit:e1"].explained_by
+    assert not seen["exit:e1"].at_once
     assert seen["exit:e2"].explained_by == ("model:w/live/normal",)
     assert seen["exit:e3"].acknowledged_by == "ann"
 
