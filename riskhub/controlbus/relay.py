@@ -33,6 +33,8 @@ PAGE_EVENTS = 2_000
 # What brokers take by default, as a whole batch; an event that is larger goes by itself.
 BATCH_BYTES = 900_000
 POLL_SEC = 0.025
+# With nothing new for a while, it looks less often: a look is a query.
+QUIET_SEC, QUIET_POLL_SEC = 2.0, 0.1
 NOTE_SEC = 0.2
 LOOK_SEC = 1.0
 LONGEST_BACKOFF_SEC = 5.0
@@ -112,7 +114,7 @@ class Relay:
         loop = asyncio.get_running_loop()
         partitions = sorted(await producer.partitions_for(self._topic))
         done = await asyncio.to_thread(self._store.cursor, self._reader)
-        noted, looked_at = done, loop.time()
+        noted, looked_at, news_at = done, loop.time(), loop.time()
         page = await self._page_after(done)
         try:
             while not stop.is_set():
@@ -123,7 +125,7 @@ class Relay:
                     except BaseException:
                         following.cancel()
                         raise
-                    done = page[-1].sequence
+                    done, news_at = page[-1].sequence, loop.time()
                     self._say("relays", partitions=len(partitions))
                     self._failures = 0
                     page = await following
@@ -133,7 +135,8 @@ class Relay:
                     await asyncio.to_thread(still_alone)
                     looked_at = loop.time()
                 if not page:
-                    await _wait(stop, POLL_SEC)
+                    quiet = loop.time() - news_at > QUIET_SEC
+                    await _wait(stop, QUIET_POLL_SEC if quiet else POLL_SEC)
                     page = await self._page_after(done)
         finally:
             if noted < done:
