@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from riskhub.alerts.reconcile import Alert, Severity, State
 from riskhub.alerts.records import alert_row
 from riskhub.cli import app
+from riskhub.cli.frame import console
 from riskhub.hub import utc_now
 from riskhub.store import Store, create_engine, migrate
 
@@ -21,7 +22,7 @@ from riskhub.store import Store, create_engine, migrate
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setenv("RISKHUB_HOME", str(tmp_path))
     monkeypatch.setenv("USER", "ann")
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(console, "width", 160)
     monkeypatch.chdir(tmp_path)
     opened = Store(create_engine(f"sqlite:///{tmp_path / 'hub.db'}"))
     migrate(opened.engine)
