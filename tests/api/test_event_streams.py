@@ -36,8 +36,9 @@ class Served:
     """An app on a socket, in a thread of this process."""
 
     def __init__(self, app: Any, settings: Settings) -> None:
+        # Without a `log_config` of its own: uvicorn's would stay with the loggers of this process.
         config = uvicorn.Config(
-            app, port=0, http=BoundedHttp, ws="none", log_level="critical", access_log=False
+            app, port=0, http=BoundedHttp, ws="none", log_config=None, access_log=False
         )
         config.settings = settings  # type: ignore[attr-defined]
         self._server = uvicorn.Server(config)
