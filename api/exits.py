@@ -17,7 +17,7 @@ from api.openapi import exits as described
 from api.problems import ApiError
 from api.requests import Query, authorize, authorize_actor
 from riskhub.auth import Scope
-from riskhub.snapshot import format_instant, is_world_id, parse_instant
+from riskhub.snapshot import format_instant, parse_instant
 from riskhub.store import Store
 from riskhub.store.exits import EpisodeFilter, EpisodeKey
 from riskhub.strict_json import violation
@@ -55,9 +55,7 @@ async def list_exit_signals(request: Request) -> Response:
     """A page of episodes."""
     store = authorize(request, Scope.READ).hub.store
     query = Query(request, described.LIST_NAMES)
-    world_id = query.text("world")
-    if world_id is not None and not is_world_id(world_id):
-        raise violation("world", "must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")
+    world_id = query.world("world")
     which = EpisodeFilter(
         world_id=world_id,
         stage=query.label("stage"),

@@ -24,10 +24,9 @@ from api.openapi.parts import (
 )
 from api.requests import Query, authorize
 from riskhub.auth import Scope
-from riskhub.snapshot import format_instant, is_world_id
+from riskhub.snapshot import format_instant
 from riskhub.store import Store
 from riskhub.store.verdicts import QuarantineKey
-from riskhub.strict_json import violation
 
 _ASKED = ("world_id", "stage", "limit", "cursor")
 _SHOWN = (*OF_A_SNAPSHOT, "since", "reasons", "flags", "evidence")
@@ -88,9 +87,7 @@ async def list_quarantined(request: Request) -> Response:
     """A page of what is in the quarantine."""
     store = authorize(request, Scope.READ).hub.store
     query = Query(request, _ASKED)
-    world_id = query.text("world_id")
-    if world_id is not None and not is_world_id(world_id):
-        raise violation("world_id", "must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")
+    world_id = query.world("world_id")
     page = await asyncio.to_thread(
         _page, store, world_id, query.label("stage"), query.limit(), key_of(query.text("cursor"))
     )

@@ -104,9 +104,12 @@ def _granted(request: Request, edge: Edge, scope: Scope) -> Grant:
 
 def world_of(request: Request) -> str:
     """The world of the path."""
-    world_id: str = request.path_params["world_id"]
+    return _checked_world("world_id", request.path_params["world_id"])
+
+
+def _checked_world(name: str, world_id: str) -> str:
     if not is_world_id(world_id):
-        raise violation("world_id", "must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")
+        raise violation(name, "must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")
     return world_id
 
 
@@ -132,6 +135,11 @@ class Query:
 
     def __contains__(self, name: str) -> bool:
         return name in self._given
+
+    def world(self, name: str) -> str | None:
+        """The id of a world."""
+        text = self._given.get(name)
+        return None if text is None else _checked_world(name, text)
 
     def label(self, name: str, longest: int = MAX_LABEL) -> str | None:
         """A version, stage, actor or another name."""

@@ -17,10 +17,9 @@ from riskhub.alerts.deliver import DeliveryFailed, receivers_of
 from riskhub.alerts.process import watch
 from riskhub.alerts.reconcile import Alert, Condition, Notice, Severity, State, What
 from riskhub.cli.frame import console
-from riskhub.cli.telling import tell
 from riskhub.errors import RiskHubError
 from riskhub.hub import utc_now
-from riskhub.logs import configure
+from riskhub.logs import configure, tell
 from riskhub.settings import load_settings
 from riskhub.snapshot import format_instant
 from riskhub.store.alerts import Row
