@@ -7,17 +7,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, SecretStr
 
+from riskhub.environment import given_as
 from riskhub.settings import Settings, depth, given_in_environment, given_in_file
 
 MASK = "***"
 _SECRET_NAMES = {"sha256", "s3_access_key_id"}
 
-Origin = Literal["default", "file", "environment"]
+Origin = Literal["default", "file", "environment", "named file"]
 
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """One setting: its path such as ``governor.mode``, its value as JSON has it, its origin."""
+    """One setting: its path such as ``governor.mode``, its value as JSON has it, its origin.
+
+    A `named file` is one that ``RISKHUB_<NAME>_FILE`` names.
+    """
 
     key: str
     value: Any
@@ -34,7 +38,7 @@ def effective(settings: Settings) -> list[Effective]:
 
     def origin(path: tuple[str, ...]) -> Origin:
         if depth(in_environment, path) == len(path):
-            return "environment"
+            return "named file" if _is_in_named_file(path) else "environment"
         return "file" if depth(in_file, path) == len(path) else "default"
 
     return [
@@ -47,6 +51,11 @@ def masked_url(text: str) -> str:
     """A URL without what may be secret: its password, a user without one, such parameters."""
     text = re.sub(r"^([^:/?]+://)?([^:/?@]*:)?.*@", rf"\1\2{MASK}@", text, flags=re.DOTALL)
     return re.sub(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&]*", rf"\1{MASK}", text)
+
+
+def _is_in_named_file(path: tuple[str, ...]) -> bool:
+    nearest = (given_as(path[:length]) for length in range(len(path), 0, -1))
+    return next(filter(None, nearest), "").endswith("_FILE")
 
 
 def _leaves(settings: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -22,11 +22,11 @@ from riskhub import bootstrap
 from riskhub.errors import RiskHubError, StoreNotMigrated, StoreUnavailable
 from riskhub.governor import lease
 from riskhub.hub import utc_now
-from riskhub.settings import CONFIG_VARIABLE, Settings, config_file
+from riskhub.settings import CONFIG_VARIABLE, Settings, config_file, files_in_environment
+from riskhub.shipped import shipped_file
 from riskhub.store import Store, create_engine
 from riskhub.supervisor import Child
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
 _PROBE_TIMEOUT_SEC = 2.0
 _POLL_SEC = 0.1
 # How long the children of a killed `riskhub up` may take to end before their ports are "taken".
@@ -97,7 +97,7 @@ def check_ports(settings: Settings, *, orphans: bool = False) -> None:
     wanted = {
         "RISKHUB_API_PORT": (settings.api_host, settings.api_port),
         "RISKHUB_DAGSTER_PORT": (settings.dagster_host, settings.dagster_port),
-        "RISKHUB_CODE_SERVER_PORT": ("127.0.0.1", settings.code_server_port),
+        "RISKHUB_CODE_SERVER_PORT": (settings.code_server_host, settings.code_server_port),
     }
     if settings.redis_url is None:
         wanted["RISKHUB_EMBEDDED_REDIS_PORT"] = ("127.0.0.1", settings.embedded_redis_port)
@@ -146,12 +146,13 @@ def prepare_dagster_home(settings: Settings) -> None:
     """
     with _named_refusals(settings):
         settings.dagster_home.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_REPOSITORY / "dagster.yaml", settings.dagster_home / "dagster.yaml")
+        shutil.copyfile(shipped_file("dagster.yaml"), settings.dagster_home / "dagster.yaml")
+        host, port = settings.code_server
         workspace_file(settings).write_text(
             "load_from:\n"
             "  - grpc_server:\n"
-            "      host: 127.0.0.1\n"
-            f"      port: {settings.code_server_port}\n"
+            f'      host: "{host}"\n'
+            f"      port: {port}\n"
             "      location_name: riskhub\n"
         )
 
@@ -184,7 +185,7 @@ def environment(settings: Settings) -> dict[str, str]:
         # One numerical thread: runs share the machine, and the matrices are small.
         "OPENBLAS_NUM_THREADS": "1",
     }
-    return dict(os.environ) | absolute | ours
+    return dict(os.environ) | files_in_environment() | absolute | ours
 
 
 def foundations(settings: Settings) -> list[Child]:
@@ -199,7 +200,7 @@ def foundations(settings: Settings) -> list[Child]:
         Child(
             "code",
             command_code_server(settings),
-            lambda: not _is_free("127.0.0.1", settings.code_server_port),
+            lambda: not _is_free(settings.code_server_host, settings.code_server_port),
             about="the Dagster definitions, and the runs",
             # Runs are its children and end with it; Dagster has no other way to hear of it.
             after_revival=[*command_recover(), "--runs-to-retry"],
@@ -285,7 +286,7 @@ def command_code_server(settings: Settings) -> list[str]:
     return [
         sys.executable, "-m", "dagster", "api", "grpc",
         "--module-name", "riskhub_dagster.definitions", "--location-name", "riskhub",
-        "--host", "127.0.0.1", "--port", str(settings.code_server_port),
+        "--host", settings.code_server_host, "--port", str(settings.code_server_port),
         "--log-level", "warning", "--inject-env-vars-from-instance",
     ]  # fmt: skip
 

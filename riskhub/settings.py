@@ -2,7 +2,8 @@
 
 They stand under the key ``risk_hub`` of a YAML file: the one that ``RISKHUB_CONFIG`` names, else
 ``riskhub.yml`` in the working directory if it is there. The environment comes before the file, as
-``RISKHUB_<NAME>`` (nested: ``RISKHUB_GOVERNOR__MODE``). Nothing is read at import: an edge calls
+``RISKHUB_<NAME>`` (nested: ``RISKHUB_GOVERNOR__MODE``), or as a file of its own that
+``RISKHUB_<NAME>_FILE`` names: see `riskhub.environment`. Nothing is read at import: an edge calls
 `load_settings` once and hands the result down.
 """
 
@@ -19,7 +20,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -31,26 +31,30 @@ from riskhub.alerts.settings import AlertSettings
 from riskhub.auth import Secret, TokensInvalid, TokenSpec, read_tokens
 from riskhub.blobs.settings import BlobSettings
 from riskhub.controlbus.settings import ControlBusSettings, WorkerSettings
-from riskhub.errors import RiskHubError
+from riskhub.environment import (
+    PREFIX,
+    Environment,
+    SettingsInvalid,
+    absolute_files,
+    given_as,
+    variable_of,
+    variables,
+)
 from riskhub.exits.settings import ExitSettings
 from riskhub.freshness.settings import FreshnessSettings
 from riskhub.governor.settings import GovernorSettings
 from riskhub.prices.settings import PriceSettings
+from riskhub.shipped import shipped
 from riskhub.strict_json import join_path
+
+__all__ = ["Settings", "SettingsInvalid", "load_settings"]
 
 SECTION = "risk_hub"
 CONFIG_VARIABLE = "RISKHUB_CONFIG"
 CONFIG_FILE = Path("riskhub.yml")
-TEST_MODE_VARIABLE = "P28_TEST_MODE"
-_PREFIX = "RISKHUB_"
-_REPOSITORY = Path(__file__).resolve().parent.parent
 
 Steps = tuple[str | int, ...]
 Days = Annotated[int, Field(ge=0, le=36_500)]
-
-
-class SettingsInvalid(RiskHubError):
-    """A setting has a value it can't have; the text names each one."""
 
 
 class RetentionSettings(BaseModel):
@@ -124,7 +128,7 @@ class Settings(BaseSettings):
     """The effective settings of one process."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         frozen=True,
         extra="forbid",
@@ -182,6 +186,10 @@ class Settings(BaseSettings):
     api_workers: int = Field(default=1, ge=1, le=64, description="Processes that share the port.")
     dagster_host: str = "127.0.0.1"
     dagster_port: int = Field(default=3000, ge=1, le=65535)
+    code_server_host: str = Field(
+        default="127.0.0.1",
+        description="Where Dagster's code server listens, and webserver and daemon find it.",
+    )
     code_server_port: int = Field(default=4266, ge=1, le=65535)
     embedded_redis_port: int = Field(default=6399, ge=1, le=65535)
 
@@ -206,15 +214,15 @@ class Settings(BaseSettings):
     )
 
     prices_path: Path = Field(
-        default=_REPOSITORY / "data" / "sp500_prices.csv.gz",
+        default=shipped("data/sp500_prices.csv.gz"),
         description="Daily prices that give returns to a snapshot which carries none.",
     )
     prices: PriceSettings = PriceSettings()
     scenarios_path: Path = Field(
-        default=_REPOSITORY / "data" / "scenarios.yaml", description="The stress scenarios."
+        default=shipped("data/scenarios.yaml"), description="The stress scenarios."
     )
     exit_rules_path: Path = Field(
-        default=_REPOSITORY / "data" / "exit_rules.yaml", description="The exit engine's rules."
+        default=shipped("data/exit_rules.yaml"), description="The exit engine's rules."
     )
     exits: ExitSettings = ExitSettings()
     partitions_start: date = Field(
@@ -245,6 +253,11 @@ class Settings(BaseSettings):
     access_log: bool | None = Field(
         default=None, description="A line for each request; null is in profile prod only."
     )
+    heartbeat_file: Path | None = Field(
+        default=None,
+        description="Touched by each turn of a loop: relay, governor, portfolio state, exit "
+        "engine, alerts. Its age is what a probe looks at.",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -258,7 +271,7 @@ class Settings(BaseSettings):
         """What is given in code comes first, then the environment, then the file."""
         file = InitSettingsSource(settings_cls, {})
         file.init_kwargs = given_in_file()  # as it stands: it would take API_PORT for api_port
-        return init_settings, _Environment(settings_cls), file
+        return init_settings, Environment(settings_cls), file
 
     @model_validator(mode="after")
     def _may_start(self) -> Self:
@@ -317,21 +330,14 @@ class Settings(BaseSettings):
         return f"http://{_from_here(self.api_host)}:{self.api_port}"
 
     @property
+    def code_server(self) -> tuple[str, int]:
+        """Where this machine reaches Dagster's code server."""
+        return _from_here(self.code_server_host), self.code_server_port
+
+    @property
     def dagster_url(self) -> str:
         """Where this machine reaches the Dagster UI."""
         return f"http://{_from_here(self.dagster_host)}:{self.dagster_port}"
-
-
-class _Environment(EnvSettingsSource):
-    """``RISKHUB_<NAME>``, and the one variable that deployed governors go by."""
-
-    def __call__(self) -> dict[str, Any]:
-        given = super().__call__()
-        if os.environ.get(TEST_MODE_VARIABLE) == "1":
-            governor = given.setdefault("governor", {})
-            if isinstance(governor, dict):  # else it is refused for what it is
-                governor.setdefault("test_mode", True)
-        return given
 
 
 def load_settings() -> Settings:
@@ -339,7 +345,8 @@ def load_settings() -> Settings:
 
     Raises:
         SettingsInvalid: naming each setting with an impossible value, as ``risk_hub.<path>`` when
-            it stands in the file, as ``RISKHUB_<NAME>`` when in the environment.
+            it stands in the file, as ``RISKHUB_<NAME>`` when in the environment, and as
+            ``RISKHUB_<NAME>_FILE`` when in a file that is named there.
     """
     # From none of them is raised: their texts and frames hold the values.
     try:
@@ -352,8 +359,8 @@ def load_settings() -> Settings:
         raise SettingsInvalid("; ".join(problems)) from None
     except SettingsError as error:
         field = re.search(r'field "(\w+)"', str(error))
-        name = f"{_PREFIX}{field[1]}".upper() if field else _PREFIX
-        named = [given for given in _variables() if given.startswith(name)]
+        name = f"{PREFIX}{field[1]}".upper() if field else PREFIX
+        named = [given for given in variables() if given.startswith(name)]
         raise SettingsInvalid(f"{' or '.join(named) or name}: is not JSON") from None
 
 
@@ -373,7 +380,12 @@ def config_file() -> Path | None:
 
 def given_in_environment() -> dict[str, Any]:
     """What the environment says of the settings, nested as they are."""
-    return _Environment(Settings)()
+    return Environment(Settings)()
+
+
+def files_in_environment() -> dict[str, str]:
+    """The files that the environment names for single settings, as absolute paths."""
+    return absolute_files(Settings)
 
 
 def given_in_file() -> dict[str, Any]:
@@ -407,24 +419,15 @@ def _name_of(path: Steps) -> str:
     in_file, in_environment = depth(given_in_file(), path), depth(given_in_environment(), path)
     if in_file > in_environment:
         return functools.reduce(join_path, path, SECTION)
+    # A variable may hold several, as JSON.
     for length in range(len(path), 0, -1):
-        # A variable may hold several, as JSON.
-        variable = _variable(path[:length])
-        if variable in _variables():
+        if variable := given_as(path[:length]):
             return functools.reduce(join_path, path[length:], variable)
-    return _variable(path)
-
-
-def _variable(path: Steps) -> str:
-    return _PREFIX + "__".join(map(str, path)).upper()
-
-
-def _variables() -> set[str]:
-    return {name.upper() for name in os.environ}
+    return variable_of(path)
 
 
 def _both_names(key: str) -> str:
-    return f"{_variable((key,))} ({SECTION}.{key})"
+    return f"{variable_of((key,))} ({SECTION}.{key})"
 
 
 def _message(item: ErrorDetails) -> str:

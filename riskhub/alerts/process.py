@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import threading
 from contextlib import closing
 
 import httpx
@@ -13,6 +12,7 @@ from riskhub.alerts.loop import Watch, run
 from riskhub.alerts.sources import Sources
 from riskhub.governor import published
 from riskhub.governor.loop import Tell
+from riskhub.heartbeat import Stop
 from riskhub.hub import utc_now
 from riskhub.settings import Settings
 from riskhub.store import Store, create_engine
@@ -23,7 +23,7 @@ def watch(settings: Settings, tell: Tell) -> None:
 
     The database may be away or not migrated: then that is what there is to tell.
     """
-    stop = threading.Event()
+    stop = Stop(settings.heartbeat_file)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with (

@@ -91,6 +91,10 @@ class ContentAddressed(ABC):
         """See `BlobStore`."""
         return self._ref(_sha256(content))
 
+    def ref_with(self, digest: str) -> str:
+        """The reference of content with this sha256, in 64 hex digits. No I/O."""
+        return self._ref(digest)
+
     def get(self, ref: str) -> bytes:
         """See `BlobStore`."""
         digest = self._own(ref)
@@ -165,6 +169,12 @@ class ContentAddressed(ABC):
         # is nothing to normalise and so nothing to get wrong.
         found = _DIGEST.search(ref[-_LONGEST_TAIL:])
         return found[1] if found and ref == self._ref(found[1]) else None
+
+
+def digest_named(ref: str) -> str | None:
+    """The sha256 that a reference of any blob store ends in; None when it is no reference."""
+    found = _DIGEST.search(ref[-_LONGEST_TAIL:])
+    return found[1] if found else None
 
 
 def refused(ref: object) -> RefRefused:

@@ -4,6 +4,7 @@ import typer
 
 from riskhub.cli import (
     alerts,
+    backup,
     budget,
     compute,
     config,
@@ -37,6 +38,7 @@ app.add_typer(producer.app)
 app.add_typer(monitor.app)
 app.add_typer(quarantine.app)
 app.add_typer(retention.app)
+app.add_typer(backup.app)
 app.add_typer(numbers.app)
 app.add_typer(compute.app)
 app.add_typer(risk.app)

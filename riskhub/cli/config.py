@@ -33,7 +33,12 @@ _MARKS = {
     "fail": ("✗", "bold red"),
     "skipped": ("–", "dim"),
 }
-_ORIGIN_STYLES = {"default": "dim", "file": "cyan", "environment": "magenta"}
+_ORIGIN_STYLES = {
+    "default": "dim",
+    "file": "cyan",
+    "environment": "magenta",
+    "named file": "magenta",
+}
 
 
 @config.command("show")

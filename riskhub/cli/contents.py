@@ -41,6 +41,8 @@ CONTENTS: Mapping[str, Mapping[str, str]] = {
         "config": "Show the settings and where each comes from.",
         "token": "Make bearer tokens.",
         "migrate": "Make or upgrade the tables of the database.",
+        "backup": "Keep database and blobs elsewhere; check what is kept.",
+        "restore": "Fill an empty database and blob store from a backup.",
         "retention": "Show what is old enough to be removed, or remove it.",
     },
 }

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from riskhub.exits.live import ExitEngine, run, run_once
 from riskhub.exits.records import episode_of, episode_row
 from riskhub.exits.replay import Replayed, days_of, history, replay
 from riskhub.exits.rules import show_seconds
+from riskhub.heartbeat import Stop
 from riskhub.hub import utc_now
 from riskhub.logs import configure, tell
 from riskhub.settings import Settings, load_settings
@@ -84,7 +84,7 @@ def exit_engine(
         if only_once:
             run_once(engine, store.reading_alone, tell=tell)
             return
-        stop = threading.Event()
+        stop = Stop(settings.heartbeat_file)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         run(

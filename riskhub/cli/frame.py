@@ -2,9 +2,12 @@
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -62,3 +65,18 @@ def refuse(sentence: str) -> NoReturn:
         Text.assemble(("riskhub: ", "bold red"), sentence), highlight=False, soft_wrap=True
     )
     sys.exit(1)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Shows on a terminal's stderr what is told: of what, how many more, and of how many in all."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, more: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.advance(tasks[what], more)
+
+        yield show

@@ -1,7 +1,6 @@
 """The governor as a process of its own."""
 
 import signal
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from riskhub.governor import BudgetCycle, GovernorSettings, run_cycle
 from riskhub.governor.history import History
 from riskhub.governor.lease import Lease, owner
 from riskhub.governor.loop import Governor, once, run
+from riskhub.heartbeat import Stop
 from riskhub.logs import configure, tell
 from riskhub.settings import Settings, load_settings
 from riskhub.store import Store, create_engine
@@ -64,7 +64,7 @@ def governor_command(
         if only_once:
             _once(lease, cycle, store, governed)
         else:
-            _run(lease, cycle, store, governed, interval)
+            _run(lease, cycle, store, governed, interval, Stop(settings.heartbeat_file))
 
 
 def _once(lease: Lease, cycle: Cycle, store: Store, settings: GovernorSettings) -> None:
@@ -82,9 +82,13 @@ def _once(lease: Lease, cycle: Cycle, store: Store, settings: GovernorSettings) 
 
 
 def _run(
-    lease: Lease, cycle: Cycle, store: Store, settings: GovernorSettings, interval_sec: float
+    lease: Lease,
+    cycle: Cycle,
+    store: Store,
+    settings: GovernorSettings,
+    interval_sec: float,
+    stop: Stop,
 ) -> None:
-    stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with ThreadPoolExecutor(1, thread_name_prefix="history") as aside:

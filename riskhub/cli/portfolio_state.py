@@ -2,7 +2,6 @@
 
 import json
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from riskhub import bootstrap
 from riskhub.cli.frame import console
 from riskhub.errors import RiskHubError
 from riskhub.governor.lease import owner
+from riskhub.heartbeat import Stop
 from riskhub.logs import configure, tell
 from riskhub.portfolio_state import (
     EquityHash,
@@ -77,10 +77,11 @@ def portfolio_state_command(
                 stale_sec=settings.governor.stale_sec,
                 interval_sec=interval,
             )
-            _publish(updater, interval=interval, once=once, dry_run=dry_run)
+            stop = Stop(settings.heartbeat_file)
+            _publish(updater, stop, interval=interval, once=once, dry_run=dry_run)
 
 
-def _publish(updater: Updater, *, interval: float, once: bool, dry_run: bool) -> None:
+def _publish(updater: Updater, stop: Stop, *, interval: float, once: bool, dry_run: bool) -> None:
     def preview(now: float) -> PortfolioUpdate:
         update = updater.preview(now)
         typer.echo(json.dumps(fields_of(update, now)))
@@ -92,7 +93,6 @@ def _publish(updater: Updater, *, interval: float, once: bool, dry_run: bool) ->
         if not dry_run:
             updater.release()
         return
-    stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     run(beat, interval_sec=interval, stop=stop, tell=tell)

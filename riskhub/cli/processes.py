@@ -14,7 +14,7 @@ from riskhub.demo.report import as_table, report
 from riskhub.embedded_redis import serve
 from riskhub.errors import RiskHubError
 from riskhub.settings import Settings, load_settings
-from riskhub.store import create_engine, migrate
+from riskhub.store import create_engine, grant, migrate
 from riskhub.up import feed, up
 
 HISTORY = "1990-2022"
@@ -49,10 +49,13 @@ def up_command(
 
 @app.command("migrate")
 def migrate_command() -> None:
-    """Bring the hub's database to the schema of this version."""
+    """Bring the hub's database to the schema of this version, and give its roles their rights."""
     settings = load_settings()
-    migrate(create_engine(settings.effective_database_url))
+    engine = create_engine(settings.effective_database_url)
+    migrate(engine)
     console.print("the database is up to date")
+    if roles := grant(engine):
+        console.print(f"rights as this version has them: {', '.join(roles)}")
 
 
 @app.command("api")

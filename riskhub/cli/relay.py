@@ -12,6 +12,7 @@ from riskhub import bootstrap, traces
 from riskhub.cli.frame import console
 from riskhub.controlbus.kafka import NoBrokers
 from riskhub.controlbus.relay import Relay, reader_of
+from riskhub.heartbeat import AsyncStop
 from riskhub.hub import utc_now
 from riskhub.logs import configure, tell
 from riskhub.settings import Settings, load_settings
@@ -47,7 +48,7 @@ def relay_command(
 
 
 async def _relay(store: Store, settings: Settings) -> None:
-    stop = asyncio.Event()
+    stop = AsyncStop(settings.heartbeat_file)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await Relay(store, settings, clock=utc_now, tell=tell).run(stop)

@@ -1,19 +1,16 @@
 """What the hub forgets, shown first and done on request."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from riskhub import bootstrap, retention
 from riskhub.blobs import open_blobs
-from riskhub.cli.frame import console, errors
+from riskhub.cli.frame import console, progress_bar
 from riskhub.hub import utc_now
 from riskhub.retention import Figures
 from riskhub.settings import load_settings
@@ -33,7 +30,7 @@ def retention_command(
     try:
         what = (store, open_blobs(settings), settings.retention, utc_now())
         if do_it:
-            with _progress_bar() as progress:
+            with progress_bar() as progress:
                 figures = retention.apply(*what, progress)
         else:
             figures = retention.plan(*what)
@@ -59,17 +56,3 @@ def _table(figures: Figures, *, applied: bool) -> Table:
     condemned = "blobs condemned" if applied else "blobs to condemn"
     table.add_row(f"{condemned}, to be removed after their grace", f"{figures.blobs_condemned:,}")
     return table
-
-
-@contextmanager
-def _progress_bar() -> Iterator[retention.Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(what: str, more: int, total: int | None) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.advance(tasks[what], more)
-
-        yield show

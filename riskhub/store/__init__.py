@@ -5,6 +5,7 @@ is what the rest of riskhub talks to. Knows the domain's values, decides nothing
 """
 
 from riskhub.store.engine import create_engine
+from riskhub.store.grants import grant
 from riskhub.store.landing import Landing
 from riskhub.store.reading import Filter, Page, Position, Stored
 from riskhub.store.schema import migrate
@@ -18,6 +19,7 @@ __all__ = [
     "Store",
     "Stored",
     "create_engine",
+    "grant",
     "migrate",
     "open_store",
 ]

@@ -1,5 +1,6 @@
 """Settings as the environment and the file give them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -334,6 +335,129 @@ def test_our_own_variable_has_the_last_word_on_the_test_mode(
     monkeypatch.setenv("RISKHUB_GOVERNOR", "[1]")
     monkeypatch.delenv("RISKHUB_GOVERNOR__TEST_MODE")
     assert "RISKHUB_GOVERNOR: " in refusal()
+
+
+# --- values in files of their own ----------------------------------------------------------------
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, bytes], Path]:
+    """Writes a file, and names it in the environment."""
+
+    def write(variable: str, content: bytes) -> Path:
+        path = tmp_path / "secrets" / variable.lower()
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        monkeypatch.setenv(f"{variable}_FILE", str(path))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("variable", "key", "value"),
+    [
+        ("RISKHUB_TOKEN", "token", SECRET),
+        ("RISKHUB_DATABASE_URL", "database_url", f"postgresql://hub:{SECRET}@db/hub"),
+        ("RISKHUB_REDIS_URL", "redis_url", f"redis://:{SECRET}@cache/0"),
+        ("RISKHUB_PRICES__DATABASE_URL", "prices.database_url", f"mysql://me:{SECRET}@db/p"),
+        ("RISKHUB_BLOBS__REDIS_URL", "blobs.redis_url", f"redis://:{SECRET}@cache/1"),
+        ("RISKHUB_CONTROLBUS__SASL_PASSWORD", "controlbus.sasl_password", SECRET),
+        ("RISKHUB_ALERTS__WATCHDOG_URL", "alerts.watchdog_url", f"https://ping/{SECRET}"),
+    ],
+)
+def test_a_secret_comes_from_the_file_that_the_environment_names(
+    named: Callable[[str, bytes], Path], variable: str, key: str, value: str
+) -> None:
+    named(variable, value.encode() + b"\n")
+    settings: Any = load_settings()
+    for step in key.split("."):
+        settings = getattr(settings, step)
+    assert getattr(settings, "get_secret_value", lambda: settings)() == value
+    (shown,) = [one for one in effective(load_settings()) if one.key == key]
+    assert shown.origin == "named file"
+    assert SECRET not in str(shown.value)
+
+
+def test_secrets_that_belong_together_come_from_two_files(
+    named: Callable[[str, bytes], Path], configure: Configure
+) -> None:
+    configure(blobs={"kind": "s3", "s3_bucket": "blobs"})
+    named("RISKHUB_BLOBS__S3_ACCESS_KEY_ID", b"key")
+    assert "belong together" in refusal()
+    named("RISKHUB_BLOBS__S3_SECRET_ACCESS_KEY", SECRET.encode())
+    blobs = load_settings().blobs
+    assert blobs.s3_secret_access_key is not None
+    assert blobs.s3_secret_access_key.get_secret_value() == SECRET
+    assert blobs.s3_bucket == "blobs"
+    origins = {one.key: one.origin for one in effective(load_settings())}
+    assert origins["blobs.s3_access_key_id"] == "named file"
+    assert origins["blobs.s3_bucket"] == "file"
+
+
+def test_a_file_may_hold_a_whole_group_as_json(named: Callable[[str, bytes], Path]) -> None:
+    hooks = [{"name": "desk", "url": f"https://hooks/{SECRET}"}]
+    named("RISKHUB_ALERTS__WEBHOOKS", json.dumps(hooks).encode())
+    assert load_settings().alerts.webhooks[0].name == "desk"
+    named("RISKHUB_ALERTS__WEBHOOKS", SECRET.encode())
+    assert refusal() == "RISKHUB_ALERTS__WEBHOOKS_FILE: is not JSON"
+
+
+def test_a_variable_and_its_file_may_not_differ(
+    named: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named("RISKHUB_TOKEN", SECRET.encode())
+    monkeypatch.setenv("RISKHUB_TOKEN", "another")
+    assert refusal() == "RISKHUB_TOKEN and RISKHUB_TOKEN_FILE differ: keep one of them"
+    monkeypatch.setenv("RISKHUB_TOKEN", SECRET)
+    assert load_settings().token is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "which is empty"),
+        (b"\n", "which is empty"),
+        (b"\xff\xfe" + SECRET.encode(), "which is not UTF-8"),
+        (SECRET.encode() * 2**17, "which is larger than a setting"),
+    ],
+)
+def test_a_named_file_that_holds_no_value_is_told_with_its_variable(
+    named: Callable[[str, bytes], Path], content: bytes, complaint: str
+) -> None:
+    path = named("RISKHUB_TOKEN", content)
+    assert refusal() == f"RISKHUB_TOKEN_FILE names {path}, {complaint}"
+    path.unlink()
+    assert "can't be read: No such file or directory" in refusal()
+
+
+def test_a_wrong_value_in_a_named_file_is_named_by_its_variable(
+    named: Callable[[str, bytes], Path],
+) -> None:
+    named("RISKHUB_TOKEN", f"{SECRET}\nline".encode())
+    named("RISKHUB_BLOBS__REDIS_URL", SECRET.encode())
+    told = refusal()
+    assert "RISKHUB_TOKEN_FILE: " in told
+    assert "RISKHUB_BLOBS__REDIS_URL_FILE: " in told
+
+
+def test_a_setting_that_is_itself_a_file_stays_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "tokens.yml"
+    file.write_text(yaml.safe_dump([{"name": "a", "sha256": SHA}]))
+    monkeypatch.setenv("RISKHUB_TOKENS_FILE", str(file))
+    settings = load_settings()
+    assert settings.tokens_file == file
+    assert settings.tokens == ()
+
+
+def test_a_child_in_another_directory_finds_the_named_files(
+    named: Callable[[str, bytes], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = named("RISKHUB_TOKEN", SECRET.encode())
+    monkeypatch.setenv("RISKHUB_TOKEN_FILE", str(path.relative_to(tmp_path)))
+    assert embedded.environment(load_settings())["RISKHUB_TOKEN_FILE"] == str(path.resolve())
 
 
 # --- profiles --------------------------------------------------------------------------------
