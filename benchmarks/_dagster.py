@@ -13,7 +13,7 @@ import dagster as dg
 from dagster._core.events import DagsterEventType
 from rich.console import Console
 
-from riskhub import embedded
+from riskhub import cast, embedded
 from riskhub.settings import Settings, load_settings
 from riskhub.store import create_engine, migrate
 from riskhub.supervisor import Child, ChildFailed, Supervisor
@@ -75,8 +75,8 @@ def code_server(settings: Settings, module: str, location: str, port: int) -> Ch
     """A code server like ours, of another module."""
     other = settings.model_copy(update={"code_server_port": port})
     ours = {"riskhub_dagster.definitions": module, "riskhub": location}
-    command = [ours.get(part, part) for part in embedded.command_code_server(other)]
-    [like] = [child for child in embedded.foundations(other) if child.name == "code"]
+    command = [ours.get(part, part) for part in cast.command_code_server(other)]
+    [like] = [child for child in cast.foundations(other) if child.name == "code"]
     return Child(f"code-{location}", command, like.is_ready)
 
 

@@ -30,7 +30,7 @@ import psutil
 
 from benchmarks._dagster import Timeline, a_hub, code_server, environment_in, instance_of, running
 from benchmarks._floor import SHAPE, shape_of
-from riskhub import embedded
+from riskhub import cast
 from riskhub.demo import history
 from riskhub.settings import load_settings
 
@@ -152,7 +152,7 @@ def _floor(shape: str, first: date, last: date) -> _Backfill:
     with a_hub() as settings, httpx.Client(timeout=120.0) as client:
         code = code_server(settings, "benchmarks._floor", "riskhub", settings.code_server_port)
         # Of what decides only Dagster: the others look for a hub.
-        dagster = [it for it in embedded.orchestration(settings) if it.name in _DAGSTER]
+        dagster = [it for it in cast.orchestration(settings) if it.name in _DAGSTER]
         with running(settings, [code], dagster, **{SHAPE: shape}) as supervisor:
             days = [date.fromordinal(n) for n in range(first.toordinal(), last.toordinal() + 1)]
             alive = supervisor.raise_failure

@@ -27,7 +27,7 @@ from dagster._core.scheduler.instigation import SensorInstigatorData
 
 from benchmarks._dagster import Timeline, a_hub, code_server, instance_of, running
 from benchmarks._trivial import ANSWERED, ASKED
-from riskhub import bootstrap, embedded
+from riskhub import bootstrap, cast, embedded
 from riskhub.demo import live
 from riskhub.demo.history import headers
 from riskhub.demo.worlds import weights_by_day, worlds_of
@@ -54,12 +54,12 @@ def run() -> bool:
             server = f"{{host: 127.0.0.1, port: {port}, location_name: trivial}}"
             workspace.write(f"  - grpc_server: {server}\n")
         trivial = code_server(settings, "benchmarks._trivial", "trivial", port)
-        foundations = [*embedded.foundations(settings), trivial]
+        foundations = [*cast.foundations(settings), trivial]
         with (
             running(
                 settings,
                 foundations,
-                embedded.orchestration(settings),
+                cast.orchestration(settings),
                 **{ASKED: str(asked), ANSWERED: str(answered)},
             ),
             instance_of(settings) as instance,

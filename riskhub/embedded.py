@@ -1,6 +1,6 @@
-"""The embedded profile: what runs on one machine, in which directory, on which ports.
+"""What `riskhub up` makes sure of on a machine: a directory of its own, free ports, a Redis.
 
-Each process is also a `riskhub` command of its own; this module says how they fit together.
+Which processes it then starts is said by `riskhub.cast`.
 """
 
 import errno
@@ -8,26 +8,18 @@ import fcntl
 import os
 import shutil
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import redis
 
 from riskhub import bootstrap
-from riskhub.errors import RiskHubError, StoreNotMigrated, StoreUnavailable
-from riskhub.governor import lease
-from riskhub.hub import utc_now
+from riskhub.errors import RiskHubError
 from riskhub.settings import CONFIG_VARIABLE, Settings, config_file, files_in_environment
 from riskhub.shipped import shipped_file
-from riskhub.store import Store, create_engine
-from riskhub.supervisor import Child
 
-_PROBE_TIMEOUT_SEC = 2.0
 _POLL_SEC = 0.1
 # How long the children of a killed `riskhub up` may take to end before their ports are "taken".
 _ORPHANS_END_WITHIN_SEC = 20.0
@@ -188,143 +180,6 @@ def environment(settings: Settings) -> dict[str, str]:
     return dict(os.environ) | files_in_environment() | absolute | ours
 
 
-def foundations(settings: Settings) -> list[Child]:
-    """What everything else needs: the stand-in for Redis, the API, the code server."""
-    children = [
-        Child(
-            "api",
-            command_api(),
-            lambda: answers(f"{settings.api_url}/readyz"),
-            about=settings.api_url,
-        ),
-        Child(
-            "code",
-            command_code_server(settings),
-            lambda: not _is_free(settings.code_server_host, settings.code_server_port),
-            about="the Dagster definitions, and the runs",
-            # Runs are its children and end with it; Dagster has no other way to hear of it.
-            after_revival=[*command_recover(), "--runs-to-retry"],
-        ),
-    ]
-    if settings.redis_url is None:
-        redis_child = Child(
-            "redis",
-            command_redis(settings),
-            lambda: _pings(settings),
-            about=f"{settings.effective_redis_url} (a stand-in, in memory)",
-        )
-        children.insert(0, redis_child)
-    return children
-
-
-def orchestration(settings: Settings) -> list[Child]:
-    """What decides: Dagster's webserver and daemon, the governor, the exit engine, the alerts."""
-    return [
-        Child(
-            "governor",
-            command_governor(),
-            lambda: _is_governed(settings),
-            about=f"budgets every {settings.governor.interval_sec:g} s",
-        ),
-        Child(
-            "exits",
-            command_exit_engine(),
-            lambda: _has_exit_engine(settings),
-            about="signals by the rules of exit_rules_path",
-        ),
-        Child(
-            "dagster",
-            command_webserver(settings),
-            lambda: answers(f"{settings.dagster_url}/server_info"),
-            about=settings.dagster_url,
-            chatter=" - INFO - ",
-        ),
-        Child(
-            "daemon",
-            command_daemon(settings),
-            _daemon_is_healthy(settings),
-            about="sensors, schedules and backfills",
-            chatter="No cursor for event type",
-        ),
-        Child(
-            "alerts",
-            command_alerts(),
-            lambda: _is_watched(settings),
-            about="what is wrong, told once and resolved once",
-        ),
-    ]
-
-
-def live_producer(settings: Settings) -> Child:
-    """The demo's live producer."""
-    command = [sys.executable, "-m", "riskhub", "demo", "live"]
-    return Child(
-        "live",
-        command,
-        lambda: answers(f"{settings.api_url}/healthz"),
-        about="posts six paper worlds every 30 s",
-    )
-
-
-def command_recover() -> list[str]:
-    """Puts right what killed processes left in Dagster's storage."""
-    return [sys.executable, "-m", "riskhub_dagster.recover"]
-
-
-def command_redis(settings: Settings) -> list[str]:
-    """The stand-in for Redis."""
-    return [sys.executable, "-m", "riskhub", "redis", "--port", str(settings.embedded_redis_port)]
-
-
-def command_api() -> list[str]:
-    """The API, which reads address and workers from the settings that it finds itself."""
-    return [sys.executable, "-m", "api.server"]
-
-
-def command_code_server(settings: Settings) -> list[str]:
-    """The gRPC server that holds our Dagster definitions, and launches runs."""
-    return [
-        sys.executable, "-m", "dagster", "api", "grpc",
-        "--module-name", "riskhub_dagster.definitions", "--location-name", "riskhub",
-        "--host", settings.code_server_host, "--port", str(settings.code_server_port),
-        "--log-level", "warning", "--inject-env-vars-from-instance",
-    ]  # fmt: skip
-
-
-def command_governor() -> list[str]:
-    """The governor's loop."""
-    return [sys.executable, "-m", "riskhub", "governor"]
-
-
-def command_exit_engine() -> list[str]:
-    """The exit engine's loop."""
-    return [sys.executable, "-m", "riskhub", "exit-engine"]
-
-
-def command_alerts() -> list[str]:
-    """The loop of alerts, without the other commands' memory."""
-    return [sys.executable, "-m", "riskhub.alerts"]
-
-
-def command_webserver(settings: Settings) -> list[str]:
-    """Dagster's webserver."""
-    return [
-        sys.executable, "-m", "dagster_webserver",
-        "--host", settings.dagster_host, "--port", str(settings.dagster_port),
-        "--workspace", str(workspace_file(settings)),
-        "--log-level", "warning", "--code-server-log-level", "warning",
-    ]  # fmt: skip
-
-
-def command_daemon(settings: Settings) -> list[str]:
-    """Dagster's daemon: sensors, schedules, the run queue and backfills."""
-    return [
-        sys.executable, "-m", "dagster._daemon", "run",
-        "--workspace", str(workspace_file(settings)),
-        "--log-level", "warning", "--code-server-log-level", "warning",
-    ]  # fmt: skip
-
-
 @contextmanager
 def _named_refusals(settings: Settings) -> Iterator[None]:
     try:
@@ -347,78 +202,3 @@ def _is_free(host: str, port: int) -> bool:
                 return False
             raise PortTaken(f"can't listen on {host}:{port}: {error.strerror}") from error
     return True
-
-
-def answers(url: str) -> bool:
-    """Whether something answers a GET with success."""
-    try:
-        return httpx.get(url, timeout=_PROBE_TIMEOUT_SEC).is_success
-    except httpx.TransportError:
-        return False
-
-
-def _pings(settings: Settings) -> bool:
-    client = bootstrap.redis_client(settings)
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
-    finally:
-        client.close()
-
-
-def _is_governed(settings: Settings) -> bool:
-    """Whether somebody holds the lease: the governor of another machine is as good."""
-    with bootstrap.redis_client(settings) as client:
-        try:
-            return lease.holder(client) is not None
-        except redis.RedisError:
-            return False
-
-
-def _has_exit_engine(settings: Settings) -> bool:
-    """Whether an exit engine is at work: that of another machine is as good."""
-    engine = create_engine(settings.effective_database_url)
-    try:
-        row = Store(engine).exit_engine()
-    except (StoreUnavailable, StoreNotMigrated):
-        return False
-    finally:
-        engine.dispose()
-    # It writes at each look; what one wrote that has ended since is no sign of life.
-    recent = timedelta(seconds=2 * settings.exits.look_sec)
-    return row is not None and utc_now() - row["at"] < recent
-
-
-def _is_watched(settings: Settings) -> bool:
-    """Whether somebody watches: on another machine is as good."""
-    engine = create_engine(settings.effective_database_url)
-    try:
-        row = Store(engine).alert_watch()
-    except (StoreUnavailable, StoreNotMigrated):
-        return False
-    finally:
-        engine.dispose()
-    recent = timedelta(seconds=2 * settings.alerts.interval_sec)
-    return row is not None and utc_now() - row["at"] < recent
-
-
-def _daemon_is_healthy(settings: Settings) -> Callable[[], bool]:
-    query = "{instance{daemonHealth{allDaemonStatuses{required healthy}}}}"
-
-    def healthy() -> bool:
-        try:
-            answer = httpx.post(
-                f"{settings.dagster_url}/graphql",
-                json={"query": query},
-                timeout=_PROBE_TIMEOUT_SEC,
-            ).raise_for_status()
-        except httpx.HTTPError:
-            return False
-        data = answer.json()["data"]
-        if data is None:  # its storage doesn't answer yet
-            return False
-        statuses = data["instance"]["daemonHealth"]["allDaemonStatuses"]
-        return all(status["healthy"] for status in statuses if status["required"])
-
-    return healthy

@@ -1,6 +1,6 @@
 """Child processes, kept alive: started when ready, logged by name, ended together.
 
-What belongs here: processes. What they are is said by `riskhub.embedded`, what for by the CLI.
+What belongs here: processes. Which ones is said by `riskhub.cast`.
 """
 
 import contextlib
@@ -23,10 +23,6 @@ from rich.text import Text
 
 from riskhub.errors import RiskHubError
 
-MAX_RESTARTS = 3
-RESTART_WINDOW_SEC = 300.0
-# What is killed after it is a run at work: its day is not written, and computed the next time.
-STOP_TIMEOUT_SEC = 5.0
 _POLL_SEC = 0.1
 _LAST_LINES_SEC = 2.0
 _PR_SET_PDEATHSIG = 1
@@ -39,6 +35,39 @@ _DETAIL = re.compile(
 
 class ChildFailed(RiskHubError):
     """A child process did not come up, or would not stay up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How patient a supervisor is with its children.
+
+    Args:
+        restarts: so often within `window_sec` a child is started again when it has ended by itself;
+            once more, and all is given up. None: never.
+        first_pause_sec: before the second start within the window; it doubles from one to the next.
+            The first start is always at once.
+        longest_pause_sec: it grows no further.
+        stop_sec: from asking all to end to ending them.
+    """
+
+    restarts: int | None
+    window_sec: float
+    first_pause_sec: float = 0.0
+    longest_pause_sec: float = 0.0
+    stop_sec: float = 5.0
+
+    def pause_sec(self, starts: int) -> float:
+        """How long to wait before a child is started that was so often within the window."""
+        if not starts:
+            return 0.0
+        return min(self.first_pause_sec * 2.0 ** min(starts - 1, 30), self.longest_pause_sec)
+
+
+# What is killed at the end is a run at work: its day is not written, and computed the next time.
+ON_A_LAPTOP = Manner(restarts=3, window_sec=300.0)
+FOR_EVER = Manner(
+    restarts=None, window_sec=60.0, first_pause_sec=0.5, longest_pause_sec=15.0, stop_sec=30.0
+)
 
 
 @dataclass(frozen=True)
@@ -69,15 +98,29 @@ class _Running:
     process: subprocess.Popen[str]
     pump: threading.Thread
     restarts: list[float] = field(default_factory=list)
+    due: float | None = None  # when it is started again, after it has ended
+    died_at: float = 0.0
     follow_ups: list[threading.Thread] = field(default_factory=list)
 
 
 class Supervisor:
     """Keeps children running until `stop`. Not to be started twice."""
 
-    def __init__(self, console: Console, logs: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        console: Console,
+        logs: Path,
+        environment: Mapping[str, str],
+        manner: Manner = ON_A_LAPTOP,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            logs: a directory; beside each child's log lies its process id, ``<name>.pid``.
+        """
         self._console = console
         self._logs = logs
+        self._manner = manner
         self._environment = dict(environment)
         self._running: list[_Running] = []
         self._stopping = threading.Event()
@@ -117,7 +160,7 @@ class Supervisor:
         with self._lock:
             for running in reversed(self._running):
                 _signal_group(running.process, signal.SIGTERM)
-            deadline = time.monotonic() + STOP_TIMEOUT_SEC
+            deadline = time.monotonic() + self._manner.stop_sec
             for running in reversed(self._running):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     running.process.wait(max(0.0, deadline - time.monotonic()))
@@ -149,31 +192,46 @@ class Supervisor:
         while not self._stopping.wait(_POLL_SEC):
             with self._lock:
                 for running in self._running:
+                    if self._stopping.is_set():
+                        return
                     code = running.process.poll()
-                    if code is not None and not self._stopping.is_set():
-                        self._revive(running, code)
-                        if self.failure is not None:
-                            return
+                    if code is not None and running.due is None:
+                        self._bury(running, code)
+                    if self.failure is not None:
+                        return
+                    if running.due is not None and time.monotonic() >= running.due:
+                        self._revive(running)
 
-    def _revive(self, running: _Running, code: int) -> None:
-        child, now = running.child, time.monotonic()
-        running.restarts = [at for at in running.restarts if now - at < RESTART_WINDOW_SEC]
-        if len(running.restarts) >= MAX_RESTARTS:
+    def _bury(self, running: _Running, code: int) -> None:
+        """Decide when a child that has ended is started again, if it is; and say so."""
+        child, manner, now = running.child, self._manner, time.monotonic()
+        running.restarts = [at for at in running.restarts if now - at < manner.window_sec]
+        starts = len(running.restarts)
+        if manner.restarts is not None and starts >= manner.restarts:
             self.failure = ChildFailed(
                 f"{child.name} {_ended(code)} and would not stay up; see {self._log_of(child)}"
             )
             return
-        running.restarts.append(now)
-        attempt = f"{len(running.restarts)} of {MAX_RESTARTS}"
+        _signal_group(running.process, signal.SIGKILL)  # what it had started, and has its ports
+        running.died_at = time.time()
+        running.due = now + (pause := manner.pause_sec(starts))
+        when = f" in {pause:g} s" if pause else ""
+        attempt = f" ({starts + 1} of {manner.restarts})" if manner.restarts is not None else ""
         self._console.print(
-            f"[bold yellow]{child.name} {_ended(code)}; starting it again ({attempt})[/]"
+            f"[bold yellow]{child.name} {_ended(code)}; starting it again{when}{attempt}[/]"
         )
-        _signal_group(running.process, signal.SIGKILL)
-        died_at = time.time()
+
+    def _revive(self, running: _Running) -> None:
+        child = running.child
+        running.due = None
+        running.restarts.append(time.monotonic())
         running.process, running.pump = self._spawn(child, running.colour, running.log)
         if child.after_revival:
             follow_up = threading.Thread(
-                target=self._follow_up, args=(running, died_at), daemon=True, name="follow-up"
+                target=self._follow_up,
+                args=(running, running.died_at),
+                daemon=True,
+                name="follow-up",
             )
             follow_up.start()
             running.follow_ups.append(follow_up)
@@ -207,6 +265,7 @@ class Supervisor:
             start_new_session=True,
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
         )
+        (self._logs / f"{child.name}.pid").write_text(f"{process.pid}\n")
         pump = threading.Thread(target=self._pump, args=(process, child, colour, log), daemon=True)
         pump.start()
         return process, pump

@@ -13,7 +13,7 @@ import redis
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from riskhub import bootstrap, embedded
+from riskhub import bootstrap, cast, embedded
 from riskhub.demo import history, live
 from riskhub.demo.history import Alive, BackfillFailed, DemoFailed, Period
 from riskhub.demo.report import as_table, report
@@ -61,14 +61,14 @@ def up(
         console.print(f"starting riskhub in {settings.home.resolve()}", soft_wrap=True)
         environment = embedded.environment(settings)
         migrate(create_engine(settings.effective_database_url))
-        supervisor = Supervisor(console, settings.home / "logs", environment)
+        supervisor = Supervisor(console, settings.home / "logs", environment, cast.manner(settings))
         try:
             with console.status("starting…"):
                 _recover(environment)
-                supervisor.start(embedded.foundations(settings))
-                supervisor.start(embedded.orchestration(settings))
+                for group in cast.groups(settings):
+                    supervisor.start(group)
                 if demo:
-                    supervisor.start([embedded.live_producer(settings)])
+                    supervisor.start([cast.live_producer(settings)])
             supervisor.watch()
             if demo:
                 feed(settings, console, periods, supervisor.raise_failure)
@@ -190,7 +190,7 @@ def await_live_pass(settings: Settings, console: Console, alive: Alive) -> None:
 
 def _recover(environment: dict[str, str]) -> None:
     done = subprocess.run(
-        embedded.command_recover(), env=environment, capture_output=True, text=True, check=False
+        cast.command_recover(), env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line[:1].isalpha()]

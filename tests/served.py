@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 from builders import wait_until
 
-from riskhub import embedded
+from riskhub import cast
 from riskhub.settings import Settings
 from riskhub.store import create_engine, migrate
 
@@ -51,7 +51,7 @@ def api_process(home: Path, port: int, **settings: str) -> Iterator[subprocess.P
     with (
         (home / "api.log").open("ab") as log,
         subprocess.Popen(
-            embedded.command_api(),
+            cast.command_api(),
             env=environment(home, RISKHUB_API_PORT=str(port), **settings),
             cwd=home,
             stdout=log,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from riskhub import bootstrap, embedded
+from riskhub import bootstrap, cast, embedded, probes
 from riskhub.auth import TokenBook
 from riskhub.cli.frame import console
 from riskhub.demo import live
@@ -65,7 +65,7 @@ def api_command() -> None:
     # What can't be used is told in a sentence, before uvicorn would tell it in a traceback.
     bootstrap.store(settings).close()
     TokenBook.of(settings)
-    _exec(embedded.command_api(), settings)
+    _exec(cast.command_api(), settings)
 
 
 @app.command("redis")
@@ -83,21 +83,21 @@ def redis_command(
 def dagster_code() -> None:
     """Serve the Dagster definitions to webserver and daemon."""
     settings = _with_dagster_home()
-    _exec(embedded.command_code_server(settings), settings)
+    _exec(cast.command_code_server(settings), settings)
 
 
 @dagster.command("web")
 def dagster_web() -> None:
     """Serve the Dagster UI; needs the code server."""
     settings = _with_dagster_home()
-    _exec(embedded.command_webserver(settings), settings)
+    _exec(cast.command_webserver(settings), settings)
 
 
 @dagster.command("daemon")
 def dagster_daemon() -> None:
     """Run sensors, schedules, the run queue and backfills; needs the code server."""
     settings = _with_dagster_home()
-    _exec(embedded.command_daemon(settings), settings)
+    _exec(cast.command_daemon(settings), settings)
 
 
 @demo.command("history")
@@ -105,7 +105,7 @@ def demo_history(years: HistoryOption = HISTORY) -> None:
     """Post history through the bulk door, have one backfill compute it, print the table."""
     settings, periods = load_settings(), _periods(years)
     for url in (f"{settings.api_url}/readyz", f"{settings.dagster_url}/server_info"):
-        if not embedded.answers(url):
+        if not probes.answers(url):
             raise DemoFailed(f"nothing answers at {url}; start the hub with `riskhub up`")
     feed(settings, console, periods, lambda: None)
 

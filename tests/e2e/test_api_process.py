@@ -12,7 +12,7 @@ import pytest
 from builders import HEADERS, raw_document, wait_until
 from served import api_process, environment, log_of, migrate_home
 
-from riskhub import embedded
+from riskhub import cast
 
 SNAPSHOTS = "/risk-hub/worlds/equities/snapshots"
 BATCH = "/risk-hub/snapshots:batch"
@@ -143,7 +143,7 @@ def test_a_database_that_nobody_migrated_ends_the_process_with_a_reason(
     tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
     ended = subprocess.run(
-        embedded.command_api(),
+        cast.command_api(),
         env=environment(tmp_path, RISKHUB_API_PORT=str(free_port())),
         cwd=tmp_path,
         capture_output=True,

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api import health, metrics
 from api.edge import Edge
 from api.metrics import RequestMetrics
-from riskhub import bootstrap, embedded
+from riskhub import bootstrap, cast
 from riskhub.auth import TokenBook
 from riskhub.settings import Settings, load_settings
 from riskhub.store import Filter, create_engine, migrate, open_store
@@ -129,7 +129,7 @@ def serving(
     with (
         log.open("ab") as output,
         subprocess.Popen(
-            command or embedded.command_api(),
+            command or cast.command_api(),
             env=environment(home, port, **settings),
             cwd=home,
             stdout=output,
@@ -349,3 +349,33 @@ def test_a_request_in_flight_is_answered_and_the_process_ends_well(
     store = open_store(Settings(home=home).effective_database_url)
     assert store.by_version("equities", "v1", Filter(include_expired=True), now=NOW) is not None
     store.close()
+
+
+def test_on_sighup_new_workers_with_new_code_take_over_before_the_old_ones_go(
+    home: Path, free_port: Callable[[], int]
+) -> None:
+    def deploy(text: str) -> None:
+        (home / "on_disk.py").write_text(
+            "from fastapi import FastAPI\n\n\ndef make():\n    app = FastAPI()\n"
+            f"    app.get('/healthz')(lambda: {text!r})\n    return app\n"
+        )
+
+    code = (
+        "from api.server import serve; from riskhub.settings import load_settings; "
+        "serve(load_settings(), 'on_disk:make')"
+    )
+    deploy("old")
+    with serving(home, free_port(), [sys.executable, "-c", code], api_workers=2) as server:
+        assert server.get("/healthz").json() == "old"
+        deploy("the new one")
+        server.process.send_signal(signal.SIGHUP)
+
+        def only_new_ones_answer() -> bool:
+            try:  # a refused connection is a failure of the test
+                return {server.get("/healthz").json() for _ in range(10)} == {"the new one"}
+            except httpx.RemoteProtocolError:  # taken by an old one as it went
+                return False
+
+        wait_until(only_new_ones_answer, within_sec=60)
+        server.process.terminate()
+        assert server.process.wait(60) == 0

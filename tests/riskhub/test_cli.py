@@ -16,10 +16,10 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from riskhub import embedded
+from riskhub import cast
 from riskhub.cli import app, processes
 from riskhub.cli.contents import CONTENTS
-from riskhub.supervisor import MAX_RESTARTS, Child
+from riskhub.supervisor import ON_A_LAPTOP, Child
 
 
 def commands_of(group: Any, *before: str) -> Iterator[list[str]]:
@@ -261,15 +261,14 @@ def test_a_child_that_would_not_stay_up_ends_up_and_its_log_is_named(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dying = Child("dying", [sys.executable, "-c", "raise SystemExit(3)"], lambda: True)
-    monkeypatch.setattr(embedded, "foundations", lambda _: [dying])
-    monkeypatch.setattr(embedded, "orchestration", lambda _: [])
+    monkeypatch.setattr(cast, "groups", lambda _: [[dying]])
     result = shell("up", RISKHUB_EXIT_WHEN_READY="0")
     assert result.exit_code == 1
     assert result.stderr == (
         "riskhub: dying ended with exit code 3 and would not stay up; "
         f"see {tmp_path / 'home' / 'logs' / 'dying.log'}\n"
     )
-    assert result.stdout.count("starting it again") == MAX_RESTARTS
+    assert result.stdout.count("starting it again") == ON_A_LAPTOP.restarts
 
 
 def test_ctrl_c_is_an_orderly_end(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 from builders import wait_until
 
 from riskhub import embedded
+from riskhub.cast import foundations, orchestration
 from riskhub.embedded import (
     HomeInUse,
     HomeUnusable,
@@ -21,8 +22,6 @@ from riskhub.embedded import (
     check_redis,
     environment,
     exclusive_home,
-    foundations,
-    orchestration,
     prepare_dagster_home,
     workspace_file,
 )

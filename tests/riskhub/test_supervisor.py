@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -13,8 +14,7 @@ import pytest
 from builders import wait_until
 from rich.console import Console
 
-from riskhub import supervisor
-from riskhub.supervisor import MAX_RESTARTS, Child, ChildFailed, Supervisor
+from riskhub.supervisor import FOR_EVER, ON_A_LAPTOP, Child, ChildFailed, Manner, Supervisor
 
 WAITS = "import signal\nsignal.pause()"
 
@@ -22,12 +22,12 @@ WAITS = "import signal\nsignal.pause()"
 class Stage:
     """A supervisor whose terminal and logs can be read, and whose children are programs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, manner: Manner = ON_A_LAPTOP) -> None:
         self.folder = folder
         self.logs = folder / "logs"
         self._terminal = io.StringIO()
         console = Console(file=self._terminal, width=80)
-        self.supervisor = Supervisor(console, self.logs, dict(os.environ))
+        self.supervisor = Supervisor(console, self.logs, dict(os.environ), manner)
 
     def child(
         self,
@@ -142,7 +142,7 @@ def test_a_child_that_is_killed_is_started_again_with_a_message(stage: Stage) ->
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: stage.pid("victim") != first)
     assert psutil.pid_exists(stage.pid("victim"))
-    assert f"victim was ended by SIGKILL; starting it again (1 of {MAX_RESTARTS})" in stage.shown
+    assert "victim was ended by SIGKILL; starting it again (1 of 3)" in stage.shown
     stage.supervisor.raise_failure()
 
 
@@ -188,21 +188,47 @@ def test_a_child_that_will_not_stay_up_is_a_failure_that_names_its_log(stage: St
     stage.supervisor.start([stage.child("dying", stage.ready("dying") + "raise SystemExit(3)")])
     stage.supervisor.watch()
     wait_until(lambda: stage.supervisor.failure is not None)
-    assert stage.shown.count("starting it again") == MAX_RESTARTS
+    assert stage.shown.count("starting it again") == ON_A_LAPTOP.restarts
     with pytest.raises(
         ChildFailed, match=r"dying ended with exit code 3 and would not stay up; see .*/dying\.log"
     ):
         stage.supervisor.raise_failure()
 
 
-def test_restarts_that_lie_long_back_are_forgiven(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(supervisor, "RESTART_WINDOW_SEC", 0.0)
+def test_restarts_that_lie_long_back_are_forgiven(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, Manner(restarts=3, window_sec=0.0))
     stage.supervisor.start([stage.child("moody", stage.ready("moody") + "raise SystemExit(3)")])
     stage.supervisor.watch()
-    wait_until(lambda: stage.shown.count("starting it again") > MAX_RESTARTS)
+    wait_until(lambda: stage.shown.count("starting it again") > 3)
+    stage.supervisor.stop()
     assert stage.supervisor.failure is None
+
+
+def test_in_production_a_child_is_started_again_for_ever_ever_more_slowly(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, replace(FOR_EVER, first_pause_sec=0.01))
+    stage.supervisor.start([stage.child("dying", stage.ready("dying") + "raise SystemExit(3)")])
+    stage.supervisor.watch()
+    wait_until(lambda: stage.shown.count("starting it again") > 4)
+    stage.supervisor.stop()
+    assert stage.supervisor.failure is None
+    said = [line for line in stage.shown.splitlines() if "starting it again" in line]
+    assert [line.rpartition("again")[2] for line in said[:4]] == [
+        "",
+        " in 0.01 s",
+        " in 0.02 s",
+        " in 0.04 s",
+    ]
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    pauses = [FOR_EVER.pause_sec(starts) for starts in range(8)]
+    assert pauses == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
+    assert {ON_A_LAPTOP.pause_sec(starts) for starts in range(4)} == {0.0}
+
+
+def test_the_process_id_of_a_child_lies_beside_its_log(stage: Stage) -> None:
+    stage.supervisor.start([stage.child("found", stage.ready("found") + WAITS)])
+    assert (stage.logs / "found.pid").read_text() == f"{stage.pid('found')}\n"
 
 
 def test_stop_tells_children_to_end_last_started_first(
@@ -235,10 +261,8 @@ def test_stop_ends_grandchildren_too(stage: Stage) -> None:
     wait_until(lambda: not _runs(worker_pid))
 
 
-def test_stop_kills_a_child_that_does_not_listen(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(supervisor, "STOP_TIMEOUT_SEC", 0.2)
+def test_stop_kills_a_child_that_does_not_listen(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, replace(ON_A_LAPTOP, stop_sec=0.2))
     deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     program = deaf + stage.ready("deaf") + "while True: signal.pause()"
     stage.supervisor.start([stage.child("deaf", program)])
