@@ -4,6 +4,7 @@ import typer
 
 from riskhub.cli import (
     alerts,
+    audit,
     backup,
     budget,
     compute,
@@ -39,6 +40,7 @@ app.add_typer(monitor.app)
 app.add_typer(quarantine.app)
 app.add_typer(retention.app)
 app.add_typer(backup.app)
+app.add_typer(audit.app)
 app.add_typer(numbers.app)
 app.add_typer(compute.app)
 app.add_typer(risk.app)

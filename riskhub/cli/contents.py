@@ -36,6 +36,7 @@ CONTENTS: Mapping[str, Mapping[str, str]] = {
     },
     "Operate": {
         "doctor": "Check everything that the hub needs, and say what to do.",
+        "audit": "Say whether everything is there, and as it was.",
         "monitor": "Say whether worlds are fresh, as monitoring plugins do.",
         "alerts": "Tell what is wrong, until Ctrl-C; list and silence it.",
         "config": "Show the settings and where each comes from.",

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +17,7 @@ DEAD_LETTERS = ".dlq"
 """What the name of a topic's dead letters ends in."""
 
 _CLOSE_WITHIN_SEC = 3.0
+_SILENT_SEC = 30
 
 
 class NoBrokers(RiskHubError):
@@ -138,6 +140,44 @@ async def group_progress(
     finally:
         await close_consumer(reader)
         await admin.close()
+
+
+async def read_all(
+    settings: Settings, take: Callable[[int, bool, list[bytes]], None]
+) -> dict[int, int]:
+    """Read the topic from its beginning to where it ends now, as no group.
+
+    Args:
+        take: gets the next records of a partition, and whether that has all it was ever given.
+
+    Returns:
+        Of each partition the offset that it begins at.
+
+    Raises:
+        NoBrokers: there is no setting that names any.
+        TimeoutError: the brokers give nothing for a while.
+        aiokafka.errors.KafkaError: they can't be reached, or refuse.
+    """
+    reader = AIOKafkaConsumer(
+        settings.controlbus_topic,
+        **_reached(settings),
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=settings.controlbus.max_event_bytes,
+    )
+    await reader.start()
+    try:
+        parts = list(reader.assignment())
+        begins, ends = await reader.beginning_offsets(parts), await reader.end_offsets(parts)
+        await reader.seek_to_beginning(*parts)
+        while unread := [part for part in parts if await reader.position(part) < ends[part]]:
+            found = await reader.getmany(*unread, timeout_ms=_SILENT_SEC * 1000)
+            if not found:
+                raise TimeoutError(f"the brokers give nothing for {_SILENT_SEC} s")
+            for part, records in found.items():
+                take(part.partition, begins[part] == 0, [record.value for record in records])
+        return {part.partition: offset for part, offset in begins.items()}
+    finally:
+        await close_consumer(reader)
 
 
 def _reached(settings: Settings) -> dict[str, Any]:

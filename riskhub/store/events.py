@@ -105,7 +105,7 @@ class EventStore:
             query = query.where(events.c.sequence <= up_to)
         with reading(self.engine) as connection:
             found = query.order_by(events.c.sequence).limit(limit)
-            return _events(connection, found, page_bytes)
+            return events_at(connection, found, page_bytes)
 
     def landing_events(
         self,
@@ -131,7 +131,7 @@ class EventStore:
         )
         query = sa.select(first.c.sequence).where(first.c.sequence > after)
         with reading(self.engine) as connection:
-            return _events(connection, query.order_by(first.c.sequence).limit(limit), PAGE_BYTES)
+            return events_at(connection, query.order_by(first.c.sequence).limit(limit), PAGE_BYTES)
 
     def behind_newest(
         self, count: int, *, types: Collection[str] | None = None, key: str | None = None
@@ -221,10 +221,13 @@ _COPIED = tuple(column for column in events.c if column.name != "sequence")
 _OF_SNAPSHOT = ("world_id", "version", "received_at", "digest", "body")
 
 
-def _events(
+def events_at(
     connection: sa.Connection, sequences: sa.Select[tuple[int]], page_bytes: int
 ) -> list[OutboxEvent]:
-    """The events at the sequences of a query, in order, as many as make a page."""
+    """The events at the sequences of a query, in order, as many as make a page.
+
+    Each landing that one tells of must be there.
+    """
     chosen = sequences.subquery("chosen")
     text = sa.func.coalesce(events.c.data, snapshots.c.body)
     # In Postgres without reading it: bodies lie aside.

@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 
 from riskhub.store.alerts import AlertStore
+from riskhub.store.audit import AuditStore
 from riskhub.store.backtests import BacktestStore
 from riskhub.store.budgets import BudgetStore
 from riskhub.store.claims import ClaimStore
@@ -47,6 +48,7 @@ class Store(
     DaybookStore,
     AlertStore,
     StandingStore,
+    AuditStore,
 ):
     """The hub's database. Every call may raise `StoreUnavailable`, which is safe to try again."""
 

@@ -1,0 +1,59 @@
+"""What an audit has found: counted, with a few examples of each. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+EXAMPLES = 5
+
+Fault = Literal["missing", "doubled", "altered", "extra"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it should be.
+
+    Attributes:
+        what: kind of thing, such as ``weights``.
+        fault: ``missing``: it should be there; ``doubled``; ``altered``: it does not say what it
+            should; ``extra``: it should not be there.
+        example: which one, and what is wrong with it.
+    """
+
+    what: str
+    fault: Fault
+    example: str
+
+
+@dataclass(slots=True)
+class Counted:
+    """How often there was such a finding, and the first few."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """All that was looked at, and found. Takes no more memory for more of it."""
+
+    looked_at: dict[str, int] = field(default_factory=dict)
+    findings: dict[tuple[str, Fault], Counted] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def look(self, what: str, count: int = 1) -> None:
+        """So many more of something were looked at."""
+        self.looked_at[what] = self.looked_at.get(what, 0) + count
+
+    def add(self, found: Iterable[Finding]) -> None:
+        """Count findings."""
+        for finding in found:
+            counted = self.findings.setdefault((finding.what, finding.fault), Counted())
+            counted.count += 1
+            if len(counted.examples) < EXAMPLES:
+                counted.examples.append(finding.example)
