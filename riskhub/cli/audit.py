@@ -3,25 +3,22 @@
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from aiokafka.errors import KafkaError
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from riskhub import bootstrap
-from riskhub.audit import look
 from riskhub.audit.findings import Ledger
 from riskhub.audit.look import Auditor, Scope
 from riskhub.audit.topic import TopicReader
 from riskhub.blobs import open_blobs
-from riskhub.cli.frame import console, errors
+from riskhub.cli.frame import console, errors, progress_bar
 from riskhub.errors import RiskHubError
 from riskhub.hub import utc_now
 from riskhub.settings import Settings, load_settings
@@ -96,7 +93,7 @@ def audit_command(
 
 
 def _audit(settings: Settings, scope: Scope, *, topic: bool, acknowledged: Path | None) -> Ledger:
-    with closing(bootstrap.store(settings)) as store, _progress_bar() as progress:
+    with closing(bootstrap.store(settings)) as store, progress_bar() as progress:
         auditor = Auditor(store, open_blobs(settings), scope, progress)
         auditor.run()
         if acknowledged is not None:
@@ -146,17 +143,3 @@ def _as_json(ledger: Ledger) -> dict[str, Any]:
         ],
         "notes": ledger.notes,
     }
-
-
-@contextmanager
-def _progress_bar() -> Iterator[look.Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(what: str, more: int, total: int | None) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.advance(tasks[what], more)
-
-        yield show

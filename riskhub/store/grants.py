@@ -78,6 +78,8 @@ def _statements(role: str) -> list[str]:
     ]
     if role != RETENTION:
         said.append(f"GRANT SELECT ON {_REVISIONS} TO {role}")
+    if role == READER:  # as `pg_dump` wants it
+        said.append(f"GRANT SELECT ON ALL SEQUENCES {schema} TO {role}")
     if role == APP:
         # Positions and sequences; and functions of the owner's that do what only he may.
         said += [
