@@ -102,7 +102,8 @@ def _check(directory: Path, chosen: backup.Backup) -> None:
 
 
 def _table(made: list[backup.Backup]) -> Table:
-    table = Table("backup", "snapshots", "newest position", "blobs", "lacking", "revision")
+    table = Table("backup", "snapshots", "position", "blobs", "lacking", "revision")
+    table.columns[0].no_wrap = True  # it is what --at takes
     for column in table.columns[1:5]:
         column.justify = "right"
     for each in made:

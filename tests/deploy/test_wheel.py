@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -69,17 +70,20 @@ def ran(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> s
     return told.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built as `pip wheel` does it, by the pinned backend."""
-    directory = tmp_path_factory.mktemp("wheel")
+def built(source: Path, directory: Path) -> Path:
+    """The wheel that `pip wheel` makes of a source tree, by the pinned backend."""
     ran(
         *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"),
-        *("--no-build-isolation", "--wheel-dir", directory, ROOT),
+        *("--no-build-isolation", "--wheel-dir", directory, source),
         cwd=directory,
     )
-    (built,) = directory.glob("riskhub-*.whl")
-    return built
+    (wheel,) = directory.glob("riskhub-*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +129,21 @@ def test_the_wheel_has_what_is_shipped_beside_the_code(wheel: Path) -> None:
 
     assert {f"{SHIPPED}/{name}" for name in [*shipped, "dagster.yaml", "workspace.yaml"]} <= there
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in there)
+
+
+def test_the_image_builds_the_same_from_what_it_copies(wheel: Path, tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    for line in re.findall(r"^COPY (?!--from)(.*)$", (ROOT / "Dockerfile").read_text(), re.M):
+        *copied, target = line.split()
+        for name in copied:
+            place = source / target / ("" if Path(target).name == name else Path(name).name)
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, place, ignore=shutil.ignore_patterns("secrets"))
+            else:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, place)
+    in_image = zipfile.ZipFile(built(source, tmp_path)).namelist()
+    assert sorted(in_image) == sorted(zipfile.ZipFile(wheel).namelist())
 
 
 def test_it_finds_everything_where_there_is_no_repository(
