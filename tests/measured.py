@@ -6,6 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from databases import migrate
+
 from riskhub.days import each_day
 from riskhub.demo.history import ACTOR, STAGE
 from riskhub.metrics import numbers_of
@@ -14,7 +16,7 @@ from riskhub.portfolio import Sources
 from riskhub.prices import load_panel
 from riskhub.settings import RiskSettings, Settings
 from riskhub.snapshot import validate
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 
 PANEL = load_panel(Settings.model_fields["prices_path"].default)
 NOW = datetime(2026, 1, 31, tzinfo=UTC)

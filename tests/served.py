@@ -8,10 +8,11 @@ from pathlib import Path
 
 import httpx
 from builders import wait_until
+from databases import migrate
 
 from riskhub import cast
 from riskhub.settings import Settings
-from riskhub.store import create_engine, migrate
+from riskhub.store import create_engine
 
 ROOT = Path(__file__).parents[1]
 

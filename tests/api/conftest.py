@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from asgi import Api, serving
 from builders import Clock
+from databases import migrate
 
 from api.app import create_app
 from riskhub.blobs import open_blobs
 from riskhub.hub import Hub
 from riskhub.settings import Settings
-from riskhub.store import create_engine, migrate, open_store
+from riskhub.store import create_engine, open_store
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from asgi import Api, serving
 from builders import ABSENT, HEADERS, WORLD, Clock, raw_document
+from databases import migrate
 from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ import api.batch as batch_module
 from api.app import create_app
 from riskhub.hub import Hub
 from riskhub.settings import Settings
-from riskhub.store import create_engine, migrate, open_store
+from riskhub.store import create_engine, open_store
 
 BATCH = "/risk-hub/snapshots:batch"
 LIMIT = 64 * 1024

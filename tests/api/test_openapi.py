@@ -14,6 +14,7 @@ import redis
 import schemathesis
 from asgi import Api
 from builders import NOW, Clock, raw_document
+from databases import migrate
 from exiting import load, opened_episode, rule, write_rules
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
@@ -37,7 +38,7 @@ from riskhub.digests import verify_digest
 from riskhub.hub import Hub
 from riskhub.settings import Settings
 from riskhub.snapshot import parse_instant
-from riskhub.store import Store, create_engine, migrate, open_store
+from riskhub.store import Store, create_engine, open_store
 from riskhub.store.exits import EngineStep
 from riskhub.strict_json import LARGEST
 

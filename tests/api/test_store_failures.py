@@ -10,12 +10,13 @@ import pytest
 from answers import READS, SNAPSHOTS, post, problem_of, refuses_for_now
 from asgi import Api, serving
 from builders import WORLD, Clock, raw_document
+from databases import migrate
 
 from api.app import create_app
 from riskhub.errors import StoreUnavailable
 from riskhub.hub import Hub
 from riskhub.settings import Settings
-from riskhub.store import Store, create_engine, migrate, open_store
+from riskhub.store import Store, create_engine, open_store
 from riskhub.store.engine import writing
 from riskhub.store.tables import metadata
 

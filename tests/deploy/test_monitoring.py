@@ -16,6 +16,7 @@ from answers import SNAPSHOTS, post
 from asgi import serving
 from builders import NOW, Clock
 from dagster_stand_in import dagster_stand_in
+from databases import migrate
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -25,7 +26,7 @@ from riskhub.blobs import open_blobs
 from riskhub.controlbus.metrics import WorkerMetrics
 from riskhub.hub import Hub
 from riskhub.settings import Settings
-from riskhub.store import create_engine, migrate, open_store
+from riskhub.store import create_engine, open_store
 from riskhub.store.exits import EngineStep
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -10,6 +10,7 @@ import pytest
 import service_resolution
 import sqlalchemy as sa
 from builders import ACTOR, NOW, STAGE, WORLD, snapshot_document
+from databases import migrate
 
 from riskhub import backup
 from riskhub.audit.look import Auditor, Scope
@@ -18,7 +19,7 @@ from riskhub.blobs import BlobSettings, BlobStore, open_blobs
 from riskhub.errors import BlobUnusable
 from riskhub.hub import Hub
 from riskhub.settings import Settings
-from riskhub.store import Store, create_engine, dump, migrate
+from riskhub.store import Store, create_engine, dump
 from riskhub.store.engine import reading
 from riskhub.store.tables import metadata
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from builders import HEADERS, NOW, raw_document, wait_until
+from databases import migrate
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -24,7 +25,7 @@ from api.metrics import RequestMetrics
 from riskhub import bootstrap, cast
 from riskhub.auth import TokenBook
 from riskhub.settings import Settings, load_settings
-from riskhub.store import Filter, create_engine, migrate, open_store
+from riskhub.store import Filter, create_engine, open_store
 
 SNAPSHOTS = "/risk-hub/worlds/equities/snapshots"
 ROOT = Path(__file__).parents[2]

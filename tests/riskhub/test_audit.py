@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from builders import ACTOR, WORLD, raw_document
+from databases import migrate
 from stored import outcome
 from typer.testing import CliRunner, Result
 
@@ -29,7 +30,7 @@ from riskhub.controlbus.replay import into_outbox, replay
 from riskhub.controlbus.worker import Hurry, Worker
 from riskhub.hub import Hub, utc_now
 from riskhub.settings import Settings, WorkerSettings
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 from riskhub.store.engine import writing
 
 PAIR = {"BAC": 0.5, "JPM": 0.5}

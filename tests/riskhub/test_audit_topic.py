@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from builders import accept
+from databases import migrate
 
 from riskhub.audit.findings import Ledger
 from riskhub.audit.look import Auditor, Scope
@@ -19,7 +20,7 @@ from riskhub.controlbus.relay import HANDLER
 from riskhub.controlbus.replay import onto_topic
 from riskhub.hub import utc_now
 from riskhub.settings import Settings
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 from riskhub.store.engine import writing
 from riskhub.store.scratch import seen_events
 

@@ -19,9 +19,10 @@ import fakeredis
 import pytest
 import redis
 from builders import NOW, WORLD, accept
+from databases import migrate
 
 from riskhub.cache import _KEY_PREFIX, Answer, LatestCache, Memory, Question, Shared, _check, _key
-from riskhub.store import Filter, Store, create_engine, migrate
+from riskhub.store import Filter, Store, create_engine
 from riskhub.store.reading import Stored
 
 ANY = Question(WORLD)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from databases import migrate
 
 from riskhub import doctor
 from riskhub.auth import TokenSpec
@@ -36,7 +37,7 @@ from riskhub.doctor import (
 from riskhub.freshness.settings import FreshnessSettings
 from riskhub.prices import PriceSettings
 from riskhub.settings import Settings
-from riskhub.store import create_engine, migrate
+from riskhub.store import create_engine
 
 SECRET = "hunter2-s3cret"
 

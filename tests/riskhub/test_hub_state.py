@@ -12,6 +12,7 @@ from typing import Any
 
 import fakeredis
 from builders import Clock
+from databases import migrate
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -27,7 +28,7 @@ from stored import verdict
 from riskhub.cache import Question, Shared
 from riskhub.hub import Hub, Served
 from riskhub.settings import Settings
-from riskhub.store import Filter, create_engine, migrate, open_store
+from riskhub.store import Filter, create_engine, open_store
 from riskhub.store.engine import writing
 from riskhub.store.landing import Landing, Outcome
 from riskhub.store.reading import Lookup

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import NOW, accept
+from databases import migrate
 from measured import PANEL, measured_hub
 from stored import metrics, tail, verdict
 from typer.testing import CliRunner
@@ -21,7 +22,7 @@ from riskhub.demo.history import STAGE, documents, parse_periods
 from riskhub.outcomes import due_outcomes, outcomes, outcomes_of_days
 from riskhub.prices import PricePanel
 from riskhub.risk import exceedances
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 
 # --- which forecast, which loss: on a week of two symbols ----------------------------------------
 

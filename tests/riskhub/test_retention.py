@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from builders import ACTOR, STAGE, WORLD, Clock, raw_document, wait_until
+from databases import migrate
 from sqlalchemy import event
 
 from riskhub import retention
@@ -20,7 +21,7 @@ from riskhub.hub import Hub
 from riskhub.retention import Figures, apply, plan, received_before
 from riskhub.settings import RetentionSettings, Settings
 from riskhub.snapshot import Snapshot
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 from riskhub.store.landing import Landing, Outcome
 from riskhub.store.reading import Filter
 from riskhub.store.retention import Removable

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 from builders import NOW, WORLD, Clock, accept
+from databases import migrate
 from exiting import compute_world
 from stored import contribution
 
@@ -17,7 +18,7 @@ from riskhub.governor.published import client_of
 from riskhub.hub import Hub
 from riskhub.settings import Settings
 from riskhub.status import Budgets, HubStatus, hub_status, remembered_days
-from riskhub.store import create_engine, migrate, open_store
+from riskhub.store import create_engine, open_store
 
 STAGE = "paper"
 

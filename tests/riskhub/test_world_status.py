@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 from builders import NOW, WORLD, Clock, accept
+from databases import migrate
 from exiting import compute_world
 from stored import contribution, outcome
 
 from riskhub.hub import Hub
 from riskhub.settings import Settings
-from riskhub.store import create_engine, migrate, open_store
+from riskhub.store import create_engine, open_store
 from riskhub.world_status import VERSIONS_A_PAGE, WorldDetail, world_detail
 
 

@@ -19,13 +19,14 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from databases import migrate
 from waiting import Waits, waits_without_waiting
 
 from riskhub.blobs import open_blobs
 from riskhub.hub import Hub
 from riskhub.settings import Settings, load_settings
 from riskhub.snapshot import Snapshot
-from riskhub.store import Store, create_engine, migrate, open_store
+from riskhub.store import Store, create_engine, open_store
 from riskhub.store.tables import metadata
 from riskhub_dagster.assets.daily import ONLY_NEW_TAG
 from riskhub_dagster.assets.risk import risk_metrics

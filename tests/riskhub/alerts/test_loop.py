@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from alerting import Ear, facts, stored
 from builders import Clock, wait_until
+from databases import migrate
 
 from riskhub.alerts.deliver import Deliverer
 from riskhub.alerts.facts import Facts
 from riskhub.alerts.loop import Watch, run
 from riskhub.errors import StoreUnavailable
 from riskhub.settings import Settings
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 from riskhub.store.alerts import WatchOvertaken
 
 KEY = "dead-letters"

@@ -11,6 +11,7 @@ import redis
 from alerting import condition
 from builders import NOW, WORLD, Clock, accept
 from dagster_stand_in import DagsterStandIn, dagster_stand_in
+from databases import migrate
 from exiting import write_verdict
 from inbox import inbox
 
@@ -21,7 +22,7 @@ from riskhub.alerts.sources import Sources
 from riskhub.governor import published
 from riskhub.settings import Settings
 from riskhub.standing import DagsterFigures, exposition
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 
 NOBODY = "http://127.0.0.1:1"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from alerting import condition
+from databases import migrate
 from inbox import inbox
 from typer.testing import CliRunner, Result
 
@@ -15,7 +16,7 @@ from riskhub.alerts.records import alert_row
 from riskhub.cli import app
 from riskhub.cli.frame import console
 from riskhub.hub import utc_now
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 
 
 @pytest.fixture

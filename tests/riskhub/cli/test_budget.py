@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import redis
+from databases import migrate
 from typer.testing import CliRunner, Result
 
 from riskhub.cli import app
@@ -17,7 +18,7 @@ from riskhub.cli.frame import console
 from riskhub.governor.lease import WRITER_KEY
 from riskhub.governor.memory import Known, written
 from riskhub.settings import load_settings
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 
 Run = Callable[..., Result]
 FRESH = dict.fromkeys(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from builders import NOW, accept
+from databases import migrate
 from on_topic import all_on
 from typer.testing import CliRunner, Result
 
@@ -17,7 +18,7 @@ from riskhub.cli.frame import console
 from riskhub.controlbus.events import parse
 from riskhub.controlbus.replay import HANDLER
 from riskhub.settings import load_settings
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 from riskhub.store.tables import snapshots
 
 Run = Callable[..., Result]

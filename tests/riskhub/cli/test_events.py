@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from builders import NOW, WORLD, accept
+from databases import migrate
 from on_topic import all_on
 from served import environment
 from typer.testing import CliRunner, Result
@@ -18,7 +19,7 @@ from riskhub.cli import app
 from riskhub.cli.frame import console, errors
 from riskhub.controlbus.events import EXIT_SIGNAL, SNAPSHOT_UPDATED, NewEvent
 from riskhub.settings import load_settings
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 from riskhub.store.engine import writing
 from riskhub.store.tables import snapshots
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 from builders import WORLD
+from databases import migrate
 from exiting import START, compute_world, rule, write_rules
 from typer.testing import CliRunner, Result
 
@@ -18,7 +19,7 @@ from riskhub.cli.frame import console
 from riskhub.exits.stream import EXIT_STREAM
 from riskhub.hub import utc_now
 from riskhub.settings import load_settings
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 
 Run = Callable[..., Result]
 WIDTH = 80

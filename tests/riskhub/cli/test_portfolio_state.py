@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 from builders import raw_document, wait_until
+from databases import migrate
 from typer.testing import CliRunner, Result
 
 from riskhub.cli import app
@@ -19,7 +20,7 @@ from riskhub.cli.frame import console
 from riskhub.hub import Hub, utc_now
 from riskhub.settings import load_settings
 from riskhub.snapshot import format_instant
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 
 MARK = {"equity_usd": "200000", "reached_at": "1738000000"}
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from builders import accept
+from databases import migrate
 from stored import verdict
 from typer.testing import CliRunner, Result
 
 from riskhub.cli import app
 from riskhub.cli.frame import console
 from riskhub.settings import load_settings
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 
 Run = Callable[..., Result]
 SINCE = datetime(2026, 1, 31, 22, tzinfo=UTC)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from builders import ACTOR, WORLD, Clock, raw_document
+from databases import migrate
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -18,7 +19,7 @@ from riskhub.cli import retention as command
 from riskhub.cli.frame import console
 from riskhub.hub import Hub, utc_now
 from riskhub.settings import load_settings
-from riskhub.store import Filter, Store, create_engine, migrate
+from riskhub.store import Filter, Store, create_engine
 
 Run = Callable[..., Result]
 

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from aiokafka.errors import KafkaError
 from builders import NOW, accept
+from databases import migrate
 from on_topic import all_on
 from service_resolution import KafkaBroker
 
@@ -21,7 +22,7 @@ from riskhub.controlbus.records import Letter, Record
 from riskhub.errors import StoreUnavailable
 from riskhub.hub import utc_now
 from riskhub.settings import Settings
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 
 PATIENCE_SEC = 60.0
 SOON = 0.2

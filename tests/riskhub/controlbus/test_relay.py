@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from builders import accept, wait_until
+from databases import migrate
 from on_topic import all_on, count_on, first_told
 from service_resolution import KafkaBroker, resolve_kafka
 
@@ -18,7 +19,7 @@ from riskhub.controlbus.relay import HANDLER, Relay, reader_of
 from riskhub.errors import StoreUnavailable
 from riskhub.hub import utc_now
 from riskhub.settings import Settings
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

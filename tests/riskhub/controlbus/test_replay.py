@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from builders import ACTOR, STAGE, WORLD, Clock, raw_document
+from databases import migrate
 from on_topic import all_on
 
 from riskhub.blobs import BlobStore, open_blobs
@@ -27,7 +28,7 @@ from riskhub.controlbus.replay import (
 from riskhub.errors import BlobMissing, BlobsUnavailable
 from riskhub.hub import Hub
 from riskhub.settings import Settings
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 from riskhub.store.engine import writing
 from riskhub.store.tables import snapshots
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import redis
 from builders import NOW, WORLD, Clock, wait_until
+from databases import migrate
 from exiting import STAGE, compute_world, load, rule, write_rules, write_verdict
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -27,7 +28,7 @@ from riskhub.exits.live import ExitEngine, run, run_once
 from riskhub.exits.observe import observe
 from riskhub.exits.replay import Moment, replay
 from riskhub.exits.stream import EXIT_STREAM, bring
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 from riskhub.store.exits import READER
 
 RULES = (

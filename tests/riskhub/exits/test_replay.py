@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from builders import NOW, WORLD
+from databases import migrate
 from exiting import STAGE, START, compute_world, load, rule, write_rules
 
 from riskhub.exits.book import RuleBook
 from riskhub.exits.replay import Moment, Replayed, history, replay
 from riskhub.exits.replay import days_of as days_open
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 
 FIRST, LAST = START.date(), date(2026, 2, 28)
 

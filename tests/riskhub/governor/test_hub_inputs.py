@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import redis
 from builders import NOW, WORLD, accept
+from databases import migrate
 from stored import DAY, contribution, metrics, tail
 
 from riskhub.governor import GovernorSettings, Input, run_cycle
 from riskhub.governor.hub_inputs import read_heat, read_shares
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 
 MISSING_HEAT = Input(1.0, "missing")
 MISSING_SHARES: Input[Any] = Input({}, "missing")

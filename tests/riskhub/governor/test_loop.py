@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import redis
 from builders import wait_until
+from databases import migrate
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -28,7 +29,7 @@ from riskhub.governor.counters import COUNTERS_KEY
 from riskhub.governor.history import History
 from riskhub.governor.lease import WRITER_KEY, Lease, holder
 from riskhub.governor.loop import Governor, once, run
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 
 NOW = 1_738_000_000.0
 BUDGET_KEY = "quantum:portfolio:budget:BTCUSDT"

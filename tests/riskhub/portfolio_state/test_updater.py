@@ -10,6 +10,7 @@ import pytest
 import redis
 from builders import NOW as LANDED
 from builders import WORLD, accept
+from databases import migrate
 
 from riskhub.governor.inputs import PortfolioState, portfolio_input
 from riskhub.portfolio_state import (
@@ -24,7 +25,7 @@ from riskhub.portfolio_state import (
     reset_high_water,
     updater,
 )
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 
 NOW = 1_738_000_000.0
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from builders import accept
+from databases import migrate
 from stored import DAY, metrics, tail, verdict, weight
 
-from riskhub.store import Store, create_engine, migrate
+from riskhub.store import Store, create_engine
 from riskhub.store.engine import writing
 
 

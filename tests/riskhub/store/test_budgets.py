@@ -9,9 +9,10 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from builders import NOW
+from databases import migrate
 
 import riskhub.store
-from riskhub.store import Store, migrate
+from riskhub.store import Store
 from riskhub.store.engine import writing
 from riskhub.store.tables import symbol_budgets
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from builders import accept
+from databases import migrate
 from stored import CREATED, DAY, metrics, outcomes, row_count
 
 from riskhub.errors import StoreUnavailable
-from riskhub.store import Store, create_engine, migrate, open_store
+from riskhub.store import Store, create_engine, open_store
 from riskhub.store.engine import reading, writing
 from riskhub.store.landing import land
 
