@@ -32,6 +32,7 @@ _KEPT_UP = (
     *(exit_engine, exit_states, exit_episodes, exit_signals),
 )
 _REVISIONS = "alembic_version"
+_SCHEMA = "IN SCHEMA public"
 
 
 def rights(role: str, table: sa.Table) -> tuple[str, ...]:
@@ -57,6 +58,8 @@ def grant(engine: sa.Engine) -> list[str]:
             {"roles": [APP, RETENTION, READER]},
         )
         roles = sorted(there.scalars())
+        if roles:  # a function is everybody's, unless somebody says otherwise
+            connection.execute(sa.text(f"REVOKE ALL ON ALL FUNCTIONS {_SCHEMA} FROM PUBLIC"))
         for role in roles:
             for statement in _statements(role):
                 connection.execute(sa.text(statement))
@@ -65,11 +68,10 @@ def grant(engine: sa.Engine) -> list[str]:
 
 def _statements(role: str) -> list[str]:
     # All names are ours: nothing here is quoted because nothing needs to be.
-    schema = "IN SCHEMA public"
     said = [
-        f"REVOKE ALL ON ALL TABLES {schema} FROM {role}",
-        f"REVOKE ALL ON ALL SEQUENCES {schema} FROM {role}",
-        f"REVOKE ALL ON ALL FUNCTIONS {schema} FROM {role}",
+        f"REVOKE ALL ON ALL TABLES {_SCHEMA} FROM {role}",
+        f"REVOKE ALL ON ALL SEQUENCES {_SCHEMA} FROM {role}",
+        f"REVOKE ALL ON ALL FUNCTIONS {_SCHEMA} FROM {role}",
     ]
     said += [
         f"GRANT {', '.join(allowed)} ON {table.name} TO {role}"
@@ -78,12 +80,18 @@ def _statements(role: str) -> list[str]:
     ]
     if role != RETENTION:
         said.append(f"GRANT SELECT ON {_REVISIONS} TO {role}")
-    if role == READER:  # as `pg_dump` wants it
-        said.append(f"GRANT SELECT ON ALL SEQUENCES {schema} TO {role}")
+    if role == READER:
+        # `pg_dump` reads sequences, and of a table in parts each part, also one of next week.
+        said += [
+            f"GRANT SELECT ON ALL SEQUENCES {_SCHEMA} TO {role}",
+            f"GRANT SELECT ON ALL TABLES {_SCHEMA} TO {role}",
+            f"ALTER DEFAULT PRIVILEGES {_SCHEMA} GRANT SELECT ON TABLES TO {role}",
+            f"ALTER DEFAULT PRIVILEGES {_SCHEMA} GRANT SELECT ON SEQUENCES TO {role}",
+        ]
     if role == APP:
         # Positions and sequences; and functions of the owner's that do what only he may.
         said += [
-            f"GRANT USAGE ON ALL SEQUENCES {schema} TO {role}",
-            f"GRANT EXECUTE ON ALL FUNCTIONS {schema} TO {role}",
+            f"GRANT USAGE ON ALL SEQUENCES {_SCHEMA} TO {role}",
+            f"GRANT EXECUTE ON ALL FUNCTIONS {_SCHEMA} TO {role}",
         ]
     return said

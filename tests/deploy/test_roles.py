@@ -198,7 +198,11 @@ def test_a_reader_reads(worked: Databases, statement: str) -> None:
             connection.execute(statement)  # type: ignore[arg-type]
 
 
-def test_a_reader_can_back_up(worked: Databases, tmp_path: Path) -> None:
+def test_a_reader_can_back_up_also_what_the_owner_made_since(
+    worked: Databases, tmp_path: Path
+) -> None:
+    with worked.connect("riskhub_owner") as connection:
+        connection.execute("CREATE TABLE next_week (id serial)")
     told = riskhub(
         *("backup", str(tmp_path / "kept"), "--json"),
         url=worked.url("riskhub_reader"),
