@@ -1,7 +1,8 @@
 # One image for every process: the command chooses, `riskhub api` by default. Built from the root of
 # the repository: `docker build -t riskhub:0.1.0 .`
 
-ARG PYTHON=3.12.12-slim-bookworm
+# The Python that the tests run on.
+ARG PYTHON=3.11.14-slim-bookworm
 
 # --- the environment, as the locks pin it, and our wheel in it ------------------------------------
 FROM python:${PYTHON} AS build
@@ -26,9 +27,13 @@ RUN /opt/backend/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel
 
 # --- what runs -----------------------------------------------------------------------------------
 FROM python:${PYTHON}
+# pg_dump and pg_restore, for `riskhub backup`: of the server's version, or a newer one.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends postgresql-client-15 \
+    && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 10001 riskhub \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/riskhub riskhub \
-    && install -d -o riskhub -g riskhub -m 0750 /var/lib/riskhub
+    && install -d -o riskhub -g riskhub -m 0750 /var/lib/riskhub /var/backups/riskhub
 COPY --from=build /opt/riskhub /opt/riskhub
 
 # The file system may be read-only but for /tmp and RISKHUB_HOME.

@@ -36,6 +36,7 @@ put database_owner_url "postgresql://riskhub_owner:$(content riskhub_owner_passw
 put database_url "postgresql://riskhub_app:$(content riskhub_app_password)@postgres/riskhub"
 put database_retention_url \
   "postgresql://riskhub_retention:$(content riskhub_retention_password)@postgres/riskhub"
+put database_reader_url "postgresql://riskhub_reader:$(content riskhub_reader_password)@postgres/riskhub"
 put dagster_database_url "postgresql+psycopg2://dagster:$(content dagster_password)@postgres/dagster"
 put redis_url "redis://:$(content redis_password)@redis:6379/0"
 put run_broker_url "redis://:$(content redis_password)@redis:6379/1"

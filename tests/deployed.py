@@ -85,11 +85,20 @@ def manifests() -> list[Document]:
     return found
 
 
+def pod_of(manifest: Document) -> Document | None:
+    """What it has pods made of, if it has."""
+    match manifest:
+        case {"kind": "Deployment" | "Job", "spec": {"template": {"spec": pod}}}:
+            return dict(pod)
+        case {"kind": "CronJob", "spec": {"jobTemplate": {"spec": {"template": {"spec": pod}}}}}:
+            return dict(pod)
+    return None
+
+
 def of_kubernetes() -> Iterator[Process]:
     for each in manifests():
-        if each["kind"] not in ("Deployment", "Job"):
+        if (pod := pod_of(each)) is None:
             continue
-        pod = each["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         assert container["image"].startswith(OURS)
         ports = {port["name"]: port["containerPort"] for port in container.get("ports", ())}

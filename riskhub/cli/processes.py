@@ -1,6 +1,7 @@
 """Starting the hub's processes, and the demo that feeds them."""
 
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -98,6 +99,13 @@ def dagster_daemon() -> None:
     """Run sensors, schedules, the run queue and backfills; needs the code server."""
     settings = _with_dagster_home()
     _exec(cast.command_daemon(settings), settings)
+
+
+@dagster.command("run-worker")
+def dagster_run_worker() -> None:
+    """Execute the runs that the daemon gives out; as many of these as you like."""
+    settings = _with_dagster_home()
+    _exec([sys.executable, "-m", "riskhub_dagster.run_worker"], settings)
 
 
 @demo.command("history")
