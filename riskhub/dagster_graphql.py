@@ -49,6 +49,44 @@ query($filter: RunsFilter!) {
     ... on InvalidPipelineRunsFilterError { message }
   }
 }"""
+# Of a backfill, as the UI asks for one; Dagster cuts it into runs as the assets say.
+LAUNCH_BACKFILL = """
+mutation($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+    ... on UnauthorizedError { message }
+    ... on InvalidSubsetError { message }
+    ... on PartitionKeysNotFoundError { message }
+  }
+}"""
+_BACKFILL = """
+query($id: String!) {
+  partitionBackfillOrError(backfillId: $id) {
+    __typename
+    ... on PartitionBackfill {
+      status
+      assetBackfillData {
+        assetBackfillStatuses {
+          ... on AssetPartitionsStatusCounts { assetKey { path } numPartitionsMaterialized }
+        }
+      }
+    }
+    ... on PythonError { message }
+    ... on BackfillNotFoundError { message }
+  }
+}"""
+# What is made from snapshots, from their verdicts to their backtests.
+DAILY_ASSETS = (
+    "validated_snapshots",
+    "snapshot_weights",
+    "risk_metrics",
+    "risk_contributions",
+    "stress_results",
+    "var_outcomes",
+    "var_backtests",
+)
 
 _HEALTH = """
 query($after: Float!) {
@@ -92,6 +130,24 @@ class RunState:
     def is_finished(self) -> bool:
         """Whether it has ended, well or not."""
         return self.status not in UNFINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillState:
+    """A backfill: its status in Dagster's words, and of each asset how many days are done."""
+
+    status: str
+    days_done: Mapping[str, int]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.status not in ("REQUESTED", "CANCELING", "FAILING")
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether all of its days are done."""
+        return self.status in ("COMPLETED", "COMPLETED_SUCCESS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +243,33 @@ class DagsterGraphql:
             answer["status"],
             frozenset(by_status.get("SUCCESS", ())),
             frozenset(by_status.get("IN_PROGRESS", ())),
+        )
+
+    def launch_backfill(self, days: Iterable[date], tags: Mapping[str, str], *, title: str) -> str:
+        """Have all that is made of some days made anew, by as many runs as Dagster is told to.
+
+        Gives the backfill's id. Its daemon looks for new ones every 30 s.
+        """
+        params = {
+            "partitionNames": [day.isoformat() for day in days],
+            "assetSelection": [{"path": [asset]} for asset in DAILY_ASSETS],
+            "title": title,
+            "tags": [{"key": key, "value": value} for key, value in tags.items()],
+        }
+        answer = self.ask(LAUNCH_BACKFILL, {"params": params})["launchPartitionBackfill"]
+        if answer["__typename"] != "LaunchBackfillSuccess":
+            raise DagsterRefused(f"Dagster did not launch the backfill: {said(answer)}")
+        return str(answer["backfillId"])
+
+    def backfill(self, backfill_id: str) -> BackfillState:
+        """How far a backfill is."""
+        answer = self.ask(_BACKFILL, {"id": backfill_id})["partitionBackfillOrError"]
+        if answer["__typename"] != "PartitionBackfill":
+            raise DagsterRefused(f"Dagster lost the backfill {backfill_id}: {said(answer)}")
+        counts = (answer["assetBackfillData"] or {}).get("assetBackfillStatuses", ())
+        return BackfillState(
+            answer["status"],
+            {"/".join(c["assetKey"]["path"]): c["numPartitionsMaterialized"] for c in counts if c},
         )
 
     def unfinished_runs(self, first: date, last: date) -> list[str]:

@@ -33,6 +33,17 @@ def stretches(
     return ranges
 
 
+def cut(ranges: Iterable[tuple[date, date]], longest: int | None) -> list[tuple[date, date]]:
+    """Ranges in pieces of at most `longest` days each, in their order; None leaves them whole."""
+    if longest is None:
+        return list(ranges)
+    return [
+        (begin, min(last, begin + timedelta(days=longest - 1)))
+        for first, last in ranges
+        for begin in each_day(first, last)[::longest]
+    ]
+
+
 def each_day(first: date, last: date) -> list[date]:
     """Every calendar day from `first` to `last`, both included."""
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]

@@ -168,6 +168,12 @@ def environment(settings: Settings) -> dict[str, str]:
         "RISKHUB_BLOBS__DIRECTORY": settings.blobs.directory,
     }
     absolute = {name: str(path.resolve()) for name, path in paths.items() if path}
+    # As Dagster's own settings in production name them; they may stand in the file.
+    given = {
+        "RISKHUB_DAGSTER_DATABASE_URL": settings.dagster_database_url,
+        "RISKHUB_RUN_BROKER_URL": settings.run_broker_url,
+    }
+    theirs = {name: url for name, url in given.items() if url}
     ours = {
         "DAGSTER_HOME": str(settings.dagster_home),
         "RISKHUB_DAGSTER_EVENTS": str(settings.dagster_home / "events"),
@@ -177,7 +183,7 @@ def environment(settings: Settings) -> dict[str, str]:
         # One numerical thread: runs share the machine, and the matrices are small.
         "OPENBLAS_NUM_THREADS": "1",
     }
-    return dict(os.environ) | files_in_environment() | absolute | ours
+    return dict(os.environ) | files_in_environment() | absolute | theirs | ours
 
 
 @contextmanager

@@ -16,7 +16,14 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -44,6 +51,7 @@ from riskhub.exits.settings import ExitSettings
 from riskhub.freshness.settings import FreshnessSettings
 from riskhub.governor.settings import GovernorSettings
 from riskhub.prices.settings import PriceSettings
+from riskhub.run_workers import RunWorkerSettings, check_dagster_database
 from riskhub.shipped import shipped
 from riskhub.strict_json import join_path
 
@@ -174,6 +182,22 @@ class Settings(BaseSettings):
     controlbus: ControlBusSettings = ControlBusSettings()
     worker: WorkerSettings = WorkerSettings()
     blobs: BlobSettings = BlobSettings()
+    dagster_database_url: Annotated[str | None, AfterValidator(check_dagster_database)] = Field(
+        default=None,
+        repr=False,
+        description="Postgres of Dagster's own records in production, as postgresql+psycopg2://.",
+    )
+    run_broker_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="Redis by which Dagster's runs reach run workers; a database of its own in it.",
+    )
+    run_worker: RunWorkerSettings = RunWorkerSettings()
+    backfill_days_per_run: int | None = Field(
+        default=None,
+        ge=1,
+        description="A backfill of more days is cut into runs side by side; null is a run a range.",
+    )
     inline_cov_threshold: int = Field(
         default=4096,
         ge=0,

@@ -1,6 +1,7 @@
 """The daily partitions that every table made from snapshots has: the UTC day of `as_of`.
 
-Worlds are rows, not partitions: a day of a thousand worlds is one partition.
+Worlds are rows, not partitions: a day of a thousand worlds is one partition. Here is also how a
+range of them is cut into the runs of a backfill, and those into transactions.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,28 @@ def daily_partitions() -> dg.DailyPartitionsDefinition:
     return dg.DailyPartitionsDefinition(
         start_date=load_settings().partitions_start.isoformat(), end_offset=1
     )
+
+
+def backfill_policy() -> dg.BackfillPolicy:
+    """How a backfill makes runs of a range: one by default, or several that go side by side.
+
+    Several only of what is made from its own day. The store has one writer a day, whoever it is.
+    """
+    longest = load_settings().backfill_days_per_run
+    if longest is None:
+        return dg.BackfillPolicy.single_run()
+    return dg.BackfillPolicy.multi_run(max_partitions_per_run=longest)
+
+
+def after_other_days(asset: str) -> dg.AssetDep:
+    """A dependency of what reads also other days than its own.
+
+    Where a backfill is cut, the runs of `asset` end in any order: what is made from it then comes
+    when all of them have, as one run. Where it isn't, one run does both, in this order.
+    """
+    if load_settings().backfill_days_per_run is None:
+        return dg.AssetDep(asset)
+    return dg.AssetDep(asset, partition_mapping=dg.AllPartitionMapping())
 
 
 def days_of(partition_keys: Sequence[str]) -> list[date]:

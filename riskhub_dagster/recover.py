@@ -47,6 +47,8 @@ def fail_dead_runs(instance: dg.DagsterInstance, died_at: float) -> int:
     Args:
         died_at: when the old one ended, unix seconds; runs that changed since are the new one's.
     """
+    if instance.run_launcher.supports_check_run_worker_health:
+        return 0  # runs of run workers: they didn't, and run monitoring knows which are lost
     records = [
         record
         for record in instance.get_run_records(filters=dg.RunsFilter(statuses=_DEAD))

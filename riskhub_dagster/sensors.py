@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
-from riskhub.days import each_day, stretches
+from riskhub.days import cut, each_day, stretches
 from riskhub.store.derived import Pending, PendingDay
 from riskhub_dagster.assets.daily import ONLY_NEW_TAG
 from riskhub_dagster.checks.freshness import LANDED, assess_now, digest_of, evaluation
@@ -25,8 +25,11 @@ PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 STRETCH_TAG = "riskhub/days"
+# In the queue of runs: what landed just now comes before the runs of a long backfill.
+PRIORITY_TAG = "dagster/priority"
 
-# One for today's landings and one for history, so that neither waits for the other.
+# One for today's landings and one for history, so that neither waits for the other. Where history
+# is cut, each tick asks for one or two pieces more, until all of them are under way.
 RUNS_PER_TICK = 2
 # History that is still arriving is a bulk load: let it settle and compute it as few ranges.
 HISTORY_SETTLES_AFTER = timedelta(seconds=60)
@@ -104,7 +107,8 @@ def landing_sensor(
         if day.day <= now.date()  # tomorrow's has no partition before midnight
         and (_is_live(day.day, now) or now - day.newest_receipt >= HISTORY_SETTLES_AFTER)
     ]
-    newest_first = reversed(stretches(ready, avoid=frozenset(busy)))
+    ranges = stretches(ready, avoid=frozenset(busy))
+    newest_first = reversed(cut(ranges, hub.settings.backfill_days_per_run))
     chosen = [
         stretch
         for stretch in newest_first
@@ -115,7 +119,7 @@ def landing_sensor(
         reason = f"{waiting} landings wait for a run or for more" if waiting else "nothing new"
         return dg.SensorResult(skip_reason=reason, cursor=new_cursor, asset_events=observed)
     return dg.SensorResult(
-        run_requests=[_run_request(*stretch) for stretch in chosen],
+        run_requests=[_run_request(*stretch, live=_is_live(stretch[1], now)) for stretch in chosen],
         cursor=new_cursor,
         asset_events=observed,
     )
@@ -192,8 +196,10 @@ def backs_off(instance: dg.DagsterInstance, tags: Mapping[str, str], now: dateti
     return bool(now.timestamp() < ended + delay.total_seconds())
 
 
-def _run_request(first: date, last: date) -> dg.RunRequest:
+def _run_request(first: date, last: date, *, live: bool) -> dg.RunRequest:
     tags = {ONLY_NEW_TAG: "true", STRETCH_TAG: _name(first, last)}
+    if live:
+        tags[PRIORITY_TAG] = "1"
     if first == last:
         return dg.RunRequest(partition_key=first.isoformat(), tags=tags)
     ends = {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()}

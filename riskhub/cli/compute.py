@@ -1,6 +1,10 @@
-"""`riskhub compute`: the numbers of a range of days made anew, as one run that the UI shows."""
+"""`riskhub compute`: the numbers of a range of days made anew, as one run that the UI shows.
+
+As a backfill where the settings cut long ranges: its runs go side by side.
+"""
 
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime
 from typing import Annotated
@@ -18,7 +22,7 @@ from rich.progress import (
 
 from riskhub import bootstrap
 from riskhub.cli.frame import console, errors
-from riskhub.dagster_graphql import DagsterGraphql
+from riskhub.dagster_graphql import DAILY_ASSETS, DagsterGraphql
 from riskhub.days import each_day
 from riskhub.errors import RiskHubError
 from riskhub.settings import Settings, load_settings
@@ -36,7 +40,7 @@ class DaysBusy(RiskHubError):
 
 
 class RunFailed(RiskHubError):
-    """The run ended without success: what it has written stays, and is whole days."""
+    """The run or backfill ended without success: what it has written stays, and is whole days."""
 
 
 class NoDagster(RiskHubError):
@@ -79,6 +83,9 @@ def compute(
         dagster = DagsterGraphql(client, settings.dagster_url)
         try:
             _await_others(dagster, begin, end, wait=wait)
+            if days > (settings.backfill_days_per_run or days):
+                _backfill(dagster, settings, each_day(begin, end), tags, detach=detach)
+                return
             run_id = dagster.launch(JOB, begin, end, tags)
             console.print(f"{settings.dagster_url}/runs/{run_id}", highlight=False, soft_wrap=True)
             if not detach:
@@ -101,14 +108,40 @@ def _await_others(dagster: DagsterGraphql, first: date, last: date, *, wait: boo
             time.sleep(_POLL_SEC)
 
 
-def _follow(dagster: DagsterGraphql, settings: Settings, run_id: str, days: int) -> None:
+def _backfill(
+    dagster: DagsterGraphql,
+    settings: Settings,
+    days: Sequence[date],
+    tags: Mapping[str, str],
+    *,
+    detach: bool,
+) -> None:
+    title = f"riskhub compute {days[0]} to {days[-1]}"
+    backfill_id = dagster.launch_backfill(days, tags, title=title)
+    url = f"{settings.dagster_url}/runs/b/{backfill_id}"
+    console.print(url, highlight=False, soft_wrap=True)
+    if detach:
+        return
+    with _progress() as bar:
+        tasks = {
+            asset: bar.add_task(asset.replace("_", " "), total=len(days)) for asset in DAILY_ASSETS
+        }
+        while not (state := dagster.backfill(backfill_id)).is_finished:
+            for asset, done in state.days_done.items():
+                bar.update(tasks[asset], completed=done)
+            time.sleep(_POLL_SEC)
+    if not state.has_succeeded:
+        raise RunFailed(f"the backfill ended as {state.status}: {url} says why")
+    console.print(f"{len(days)} days computed", highlight=False)
+
+
+def _progress() -> Progress:
     columns = (TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn())
-    with (
-        closing(bootstrap.store(settings)) as store,
-        Progress(
-            *columns, TimeElapsedColumn(), console=errors, disable=not errors.is_terminal
-        ) as bar,
-    ):
+    return Progress(*columns, TimeElapsedColumn(), console=errors, disable=not errors.is_terminal)
+
+
+def _follow(dagster: DagsterGraphql, settings: Settings, run_id: str, days: int) -> None:
+    with closing(bootstrap.store(settings)) as store, _progress() as bar:
         tasks: dict[str, TaskID] = {}
         while True:
             state = dagster.run(run_id)

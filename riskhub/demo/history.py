@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from riskhub.dagster_graphql import DAILY_ASSETS, LAUNCH_BACKFILL
 from riskhub.days import each_day, stretches
 from riskhub.demo.worlds import weights_by_day, worlds_of
 from riskhub.errors import RiskHubError
@@ -24,27 +25,7 @@ PATIENCE_SEC = 60.0
 _POLL_SEC = 0.5
 # An exchange that stays shut for a week doesn't make two runs of one.
 _LONGEST_GAP = timedelta(days=31)
-ASSETS = (
-    "validated_snapshots",
-    "snapshot_weights",
-    "risk_metrics",
-    "risk_contributions",
-    "stress_results",
-    "var_outcomes",
-    "var_backtests",
-)
 
-_LAUNCH = """
-mutation($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-    ... on UnauthorizedError { message }
-    ... on InvalidSubsetError { message }
-    ... on PartitionKeysNotFoundError { message }
-  }
-}"""
 _STATUS = """
 query($id: String!) {
   partitionBackfillOrError(backfillId: $id) {
@@ -193,18 +174,18 @@ def launch_backfill(
 ) -> str:
     """Ask Dagster, as its UI does, to compute days; gives the backfill's id.
 
-    The days are filled up to ranges, each of which Dagster computes in one run. Should an answer
-    get lost, it is asked twice: the days are then computed twice, with the same result.
+    The days are filled up to ranges, of which Dagster makes as few runs as it is told to. Should an
+    answer get lost, it is asked twice: the days are then computed twice, with the same result.
     """
     ranges = stretches(days, longest_gap=_LONGEST_GAP)
     keys = [str(day) for first, last in ranges for day in each_day(first, last)]
     params = {
         "partitionNames": keys,
-        "assetSelection": [{"path": [asset]} for asset in ASSETS],
+        "assetSelection": [{"path": [asset]} for asset in DAILY_ASSETS],
         "title": "demo: history",
         "tags": [{"key": "riskhub/demo", "value": "history"}],
     }
-    launch = partial(_ask, client, settings, _LAUNCH, {"params": params})
+    launch = partial(_ask, client, settings, LAUNCH_BACKFILL, {"params": params})
     answer = patiently(launch, alive)["launchPartitionBackfill"]
     if answer["__typename"] != "LaunchBackfillSuccess":
         raise DemoFailed(f"Dagster did not launch the backfill: {_said(answer)}")

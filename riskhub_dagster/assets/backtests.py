@@ -1,4 +1,7 @@
-"""From risk numbers to what they met, and to how good they have been."""
+"""From risk numbers to what they met, and to how good they have been.
+
+Both read other days than their own: a backfill makes one run of them however long its range is.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +19,7 @@ from riskhub_dagster.assets.risk import MAX_CHARTED
 from riskhub_dagster.checks.lights import light_checks, light_results
 from riskhub_dagster.columns import of_table
 from riskhub_dagster.metadata import attach, table
-from riskhub_dagster.partitions import days_of
+from riskhub_dagster.partitions import after_other_days, days_of
 from riskhub_dagster.resources import RiskHub
 
 OUTCOMES_KNOWN = "outcomes_known"
@@ -24,7 +27,8 @@ OUTCOMES_KNOWN = "outcomes_known"
 
 @daily_asset(
     "var_outcomes",
-    deps=["risk_metrics", "prices"],
+    deps=[after_other_days("risk_metrics"), "prices"],
+    backfill_policy=dg.BackfillPolicy.single_run(),
     group=signposts.BACKTESTS,
     description=signposts.about(
         "What the forecast of each trading day met: the loss of that day, on the price panel, of "
@@ -80,7 +84,8 @@ def var_outcomes(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
 
 @daily_asset(
     "var_backtests",
-    deps=["var_outcomes", "risk_metrics"],
+    deps=["var_outcomes", after_other_days("risk_metrics")],
+    backfill_policy=dg.BackfillPolicy.single_run(),
     group=signposts.BACKTESTS,
     description=signposts.about(
         "How good each method's VaR at 99 % has been for each world, over its last 250 outcomes up "

@@ -1,4 +1,4 @@
-"""What the daily assets have in common: partitions, one run per range, and what a run replaces."""
+"""What the daily assets have in common: partitions, runs over ranges, and what a run replaces."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -10,6 +10,7 @@ import dagster as dg
 
 from riskhub.metrics import CODE_VERSION
 from riskhub.store.landing import Landed
+from riskhub_dagster import partitions
 from riskhub_dagster.partitions import daily_partitions, in_chunks
 from riskhub_dagster.resources import RiskHub
 
@@ -26,7 +27,7 @@ Step = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 def daily_spec(
     key: str,
     *,
-    deps: Sequence[str],
+    deps: Sequence[str | dg.AssetDep],
     group: str,
     description: str,
     kinds: set[str],
@@ -50,17 +51,24 @@ def daily_spec(
 
 
 def daily_assets(
-    name: str, specs: Sequence[dg.AssetSpec], check_specs: Sequence[dg.AssetCheckSpec]
+    name: str,
+    specs: Sequence[dg.AssetSpec],
+    check_specs: Sequence[dg.AssetCheckSpec],
+    *,
+    backfill_policy: dg.BackfillPolicy | None = None,
 ) -> Callable[[Callable[..., Step]], dg.AssetsDefinition]:
-    """Assets of daily partitions that are computed together, by a backfill as ranges, a run each.
+    """Assets of daily partitions that are computed together, by a backfill as ranges.
 
     They may yield no materialization, for a day of which nothing can be accepted.
+
+    Args:
+        backfill_policy: of an asset that can't be cut as the settings say; see `partitions`.
     """
     return dg.multi_asset(
         name=name,
         specs=specs,
         check_specs=check_specs,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=backfill_policy or partitions.backfill_policy(),
         retry_policy=dg.RetryPolicy(
             max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
         ),
@@ -68,11 +76,16 @@ def daily_assets(
 
 
 def daily_asset(
-    key: str, *, check_specs: Sequence[dg.AssetCheckSpec] = (), **spec: Any
+    key: str,
+    *,
+    check_specs: Sequence[dg.AssetCheckSpec] = (),
+    backfill_policy: dg.BackfillPolicy | None = None,
+    **spec: Any,
 ) -> Callable[[Callable[..., Step]], dg.AssetsDefinition]:
     """One asset of daily partitions; takes what `daily_spec` takes."""
     # A multi_asset of one, because `backfill_policy` is settled on it and in beta on `asset`.
-    return daily_assets(key, [daily_spec(key, **spec)], check_specs)
+    specs = [daily_spec(key, **spec)]
+    return daily_assets(key, specs, check_specs, backfill_policy=backfill_policy)
 
 
 def newest_position(read: Sequence[Landed]) -> int:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riskhub.days import LONGEST_GAP, each_day, stretches
+from riskhub.days import LONGEST_GAP, cut, each_day, stretches
 
 FRIDAY = date(2020, 1, 3)
 MONDAY, TUESDAY, WEDNESDAY = (FRIDAY + timedelta(days=n) for n in (3, 4, 5))
@@ -78,3 +78,18 @@ def test_ranges_are_as_few_as_the_gap_and_the_avoided_days_allow(
     assert {end for span in ranges for end in span} <= days
     for (_, last), (first, _) in pairwise(ranges):
         assert first - last > LONGEST_GAP or not avoid.isdisjoint(each_day(last, first))
+
+
+def test_long_ranges_are_cut_and_short_ones_stay() -> None:
+    ranges = [(MONDAY, MONDAY + timedelta(days=6)), (FRIDAY, FRIDAY)]
+
+    assert cut(ranges, 3) == [
+        (MONDAY, MONDAY + timedelta(days=2)),
+        (MONDAY + timedelta(days=3), MONDAY + timedelta(days=5)),
+        (MONDAY + timedelta(days=6), MONDAY + timedelta(days=6)),
+        (FRIDAY, FRIDAY),
+    ]
+
+
+def test_nothing_is_cut_without_a_length() -> None:
+    assert cut([(MONDAY, FRIDAY)], None) == [(MONDAY, FRIDAY)]

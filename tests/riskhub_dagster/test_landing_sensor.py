@@ -188,6 +188,33 @@ def test_no_more_than_two_runs_a_tick_newest_days_first(land, tick: Tick, clock:
     assert requested(tick()) == [apart[3].isoformat(), apart[2].isoformat()]
 
 
+def test_history_is_cut_where_the_settings_say_so_and_a_tick_later_the_rest_follows(
+    land, tick: Tick, clock: Clock, carry_out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RISKHUB_BACKFILL_DAYS_PER_RUN", "2")
+    for day in DAYS:
+        land(day)
+    clock.now += SETTLED
+
+    first = tick()
+    carry_out(first)
+
+    assert requested(first) == [DAYS[4].isoformat(), f"{DAYS[2]}..{DAYS[3]}"]
+    assert requested(tick()) == [f"{DAYS[0]}..{DAYS[1]}"]
+
+
+def test_in_the_queue_what_is_live_comes_before_history(land, tick: Tick, clock: Clock) -> None:
+    for day in DAYS:
+        land(day)
+    clock.now += SETTLED
+    land(clock.now)
+
+    live, history = tick().run_requests or []
+
+    assert live.tags["dagster/priority"] == "1"
+    assert "dagster/priority" not in history.tags
+
+
 # --- what is computed is done, and the cursor says so --------------------------------------------
 
 

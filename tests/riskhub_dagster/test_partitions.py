@@ -1,8 +1,11 @@
-"""How the days of a range are cut into what one transaction writes."""
+"""How the days of a range are cut into runs, and into what one transaction writes."""
 
 from datetime import date, timedelta
 
-from riskhub_dagster.partitions import in_chunks
+import dagster as dg
+import pytest
+
+from riskhub_dagster.partitions import after_other_days, backfill_policy, in_chunks
 
 FIRST = date(2020, 1, 1)
 
@@ -28,3 +31,17 @@ def test_a_chunk_has_no_gaps_and_every_day_is_in_one() -> None:
 
 def test_no_days_are_no_chunks() -> None:
     assert list(in_chunks([], {})) == []
+
+
+def test_a_backfill_is_one_run_a_range_until_the_settings_cut_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert backfill_policy() == dg.BackfillPolicy.single_run()
+    assert after_other_days("risk_metrics").partition_mapping is None
+
+    monkeypatch.setenv("RISKHUB_BACKFILL_DAYS_PER_RUN", "250")
+
+    assert backfill_policy() == dg.BackfillPolicy.multi_run(max_partitions_per_run=250)
+    # What reads other days than its own waits for all of them.
+    mapping = after_other_days("risk_metrics").partition_mapping
+    assert isinstance(mapping, dg.AllPartitionMapping)

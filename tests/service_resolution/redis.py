@@ -21,13 +21,16 @@ _EMBEDDED_REDIS = (
 )
 
 
-def resolve_redis(environ: Mapping[str, str] = os.environ) -> Form:
-    """The form Redis takes here. Starts nothing."""
+def resolve_redis(environ: Mapping[str, str] = os.environ, *, also_on: str | None = None) -> Form:
+    """The form Redis takes here. Starts nothing.
+
+    A local binary also listens on the address `also_on`.
+    """
     if url := environ.get(REDIS_URL):
         return Form(given(REDIS_URL, url), True, partial(at, url))
     if not environ.get(STAND_INS) and (binary := shutil.which("redis-server")):
         label = f"local binary ({binary})"
-        return Form(label, True, partial(_serve_redis, partial(_redis_command, binary)))
+        return Form(label, True, partial(_serve_redis, partial(_redis_command, binary, also_on)))
     if find_spec("fakeredis"):
         label = "stand-in (fakeredis over TCP)"
         return Form(label, False, partial(_serve_redis, _embedded_redis_command))
@@ -51,9 +54,10 @@ def _serve_redis(command: Callable[[int], list[str]]) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
-def _redis_command(binary: str, port: int) -> list[str]:
+def _redis_command(binary: str, also_on: str | None, port: int) -> list[str]:
     only_memory = ["--save", "", "--appendonly", "no"]
-    return [binary, "--bind", "127.0.0.1", "--port", str(port), *only_memory]
+    others = [also_on, "--protected-mode", "no"] if also_on else []
+    return [binary, "--bind", "127.0.0.1", *others, "--port", str(port), *only_memory]
 
 
 def _embedded_redis_command(port: int) -> list[str]:

@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 
 import pytest
+import sqlalchemy as sa
 from stored import metrics, verdict
 
-from riskhub.store import Store
+from riskhub.store import Store, create_engine
+from riskhub.store.engine import CUT_OFF_SESSION_ENDS_SEC, reading
 
 DAY = date(2026, 1, 30)
 NEXT = DAY + timedelta(days=1)
@@ -90,3 +92,27 @@ def test_writing_for_some_worlds_leaves_the_others(store: Store) -> None:
     store.write_days({"validated_snapshots": verdicts, "risk_metrics": rows}, [DAY], replace=True)
     store.write_days({"risk_metrics": []}, [DAY], replace=True, worlds={"two"})
     assert [row["world_id"] for row in store.metrics_on(DAY, DAY)] == ["one"]
+
+
+def test_postgres_asks_a_silent_client_so_often_that_a_cut_off_one_holds_its_days_for_25_s(
+    postgres_url: str,
+) -> None:
+    engine = create_engine(postgres_url)
+
+    def asked(name: str) -> int:
+        return int(connection.execute(sa.text(f"SHOW {name}")).scalar_one().removesuffix("s"))
+
+    with reading(engine) as connection:
+        idle, interval, count, unsent = (
+            asked(f"tcp_{name}")
+            for name in (
+                "keepalives_idle",
+                "keepalives_interval",
+                "keepalives_count",
+                "user_timeout",
+            )
+        )
+    engine.dispose()
+
+    assert idle + interval * count == CUT_OFF_SESSION_ENDS_SEC == 25
+    assert 0 < unsent <= CUT_OFF_SESSION_ENDS_SEC * 1000
