@@ -138,7 +138,8 @@ def prepare_dagster_home(settings: Settings) -> None:
     """
     with _named_refusals(settings):
         settings.dagster_home.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(shipped_file("dagster.yaml"), settings.dagster_home / "dagster.yaml")
+        instance = "deploy/dagster/dagster.yaml" if settings.run_broker_url else "dagster.yaml"
+        shutil.copyfile(shipped_file(instance), settings.dagster_home / "dagster.yaml")
         host, port = settings.code_server
         workspace_file(settings).write_text(
             "load_from:\n"
