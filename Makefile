@@ -16,14 +16,14 @@ ifneq ($(wildcard $(VENV)),)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench lock clean
+.PHONY: help run test test-prod lint bench lock clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # one pip at a time
 
 help: ## this list
 	@echo 'usage: make TARGET [ARGS="..."] [PYTHON=/path/to/python3]'
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1	/p' Makefile | while IFS='	' read -r target what; do \
-	  printf '  %-7s %s\n' "$$target" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | while IFS='	' read -r target what; do \
+	  printf '  %-9s %s\n' "$$target" "$$what"; done
 
 run: $(VENV)/has-run $(VENV)/has-riskhub ## start the demo: API, Dagster and a seeded store
 	@exec $(BIN)/riskhub up --demo $(ARGS)
@@ -31,6 +31,10 @@ run: $(VENV)/has-run $(VENV)/has-riskhub ## start the demo: API, Dagster and a s
 # Two workers, because the end-to-end tests mostly wait; a file stays with one of them.
 test: $(VENV)/has-dev $(VENV)/has-riskhub ## all tests; ARGS="-k budget -x" goes to pytest
 	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# Ten minutes of it are chaos: RISKHUB_CHAOS_SECONDS=60 make test-prod is a short one.
+test-prod: $(VENV)/has-dev $(VENV)/has-riskhub ## production, whole, on real services: about 13 minutes
+	@exec $(BIN)/python -m pytest tests/prod -s -v $(ARGS)
 
 lint: $(VENV)/has-dev $(VENV)/has-riskhub ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check .

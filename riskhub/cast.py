@@ -7,14 +7,17 @@ need on a machine (a directory, ports) is in `riskhub.embedded`, how they are ke
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from riskhub import probes
 from riskhub.embedded import workspace_file
 from riskhub.settings import Settings
 from riskhub.supervisor import FOR_EVER, ON_A_LAPTOP, Child, Manner
 
-# Of a run worker, that imports all of Dagster on a busy machine.
-_READY_WITHIN_SEC = 120.0
+# Of all of production: so many that start at once, on a machine that may be busy with other things.
+_READY_WITHIN_SEC = 180.0
+RUN_WORKER = "runs"
+"""The name that the run worker of a machine goes by, before its host's."""
 
 
 def manner(settings: Settings) -> Manner:
@@ -24,9 +27,12 @@ def manner(settings: Settings) -> Manner:
 
 def groups(settings: Settings) -> Sequence[Sequence[Child]]:
     """The whole cast, each group to be started when the one before is ready."""
-    if settings.profile == "prod":
-        return [foundations(settings), bus(settings), orchestration(settings)]
-    return [foundations(settings), orchestration(settings)]
+    if settings.profile != "prod":
+        return [foundations(settings), orchestration(settings)]
+    return [
+        [replace(child, ready_timeout_sec=_READY_WITHIN_SEC) for child in group]
+        for group in (foundations(settings), bus(settings), orchestration(settings))
+    ]
 
 
 def foundations(settings: Settings) -> list[Child]:
@@ -71,10 +77,18 @@ def bus(settings: Settings) -> list[Child]:
             "worker",
             _command("worker"),
             lambda: probes.has_worker(settings),
-            ready_timeout_sec=_READY_WITHIN_SEC,
             about="verdicts, numbers and stress of what lands",
         ),
     ]
+    if settings.run_broker_url:
+        children.append(
+            Child(
+                "runs",
+                [*command_run_worker(), "--name", RUN_WORKER],
+                lambda: probes.has_run_worker(settings, RUN_WORKER),
+                about=f"Dagster's runs, {settings.run_worker.concurrency} at once",
+            )
+        )
     if settings.governor.state_equity_key:
         children.append(
             Child(
@@ -139,6 +153,16 @@ def live_producer(settings: Settings) -> Child:
 def command_recover() -> list[str]:
     """Puts right what killed processes left in Dagster's storage."""
     return [sys.executable, "-m", "riskhub_dagster.recover"]
+
+
+def command_run_worker() -> list[str]:
+    """Executes the runs that the daemon gives out."""
+    return [sys.executable, "-m", "riskhub_dagster.run_worker"]
+
+
+def command_lay_out() -> list[str]:
+    """Makes or upgrades the tables of Dagster's own records, which two can't do at once."""
+    return [sys.executable, "-m", "dagster", "instance", "migrate"]
 
 
 def command_redis(settings: Settings) -> list[str]:

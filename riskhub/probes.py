@@ -97,6 +97,19 @@ def has_worker(settings: Settings) -> bool:
     return answers(f"http://{worker.metrics_host}:{worker.metrics_port}/metrics")
 
 
+def has_run_worker(settings: Settings, name: str) -> bool:
+    """Whether the run worker of this machine with that name answers, by way of the broker."""
+    import celery  # noqa: PLC0415 - only where there are run workers
+    from kombu.exceptions import OperationalError  # noqa: PLC0415
+
+    with celery.Celery(broker=settings.run_broker_url) as app:
+        try:
+            asked = [f"{name}@{socket.gethostname()}"]
+            return bool(app.control.ping(destination=asked, timeout=_TIMEOUT_SEC, limit=1))
+        except (OperationalError, redis.RedisError, OSError):
+            return False
+
+
 def daemon_is_healthy(settings: Settings) -> Callable[[], bool]:
     """Asks, by way of the webserver, whether each daemon that is required gives a sign of life."""
     query = "{instance{daemonHealth{allDaemonStatuses{required healthy}}}}"

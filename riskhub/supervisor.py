@@ -265,7 +265,9 @@ class Supervisor:
             start_new_session=True,
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
         )
-        (self._logs / f"{child.name}.pid").write_text(f"{process.pid}\n")
+        file = self._logs / f"{child.name}.pid"
+        file.with_suffix(".pid.new").write_text(f"{process.pid}\n")
+        file.with_suffix(".pid.new").replace(file)  # whoever reads it finds all of it
         pump = threading.Thread(target=self._pump, args=(process, child, colour, log), daemon=True)
         pump.start()
         return process, pump

@@ -64,7 +64,7 @@ def up(
         supervisor = Supervisor(console, settings.home / "logs", environment, cast.manner(settings))
         try:
             with console.status("starting…"):
-                _recover(environment)
+                _ready_dagster(settings, environment)
                 for group in cast.groups(settings):
                     supervisor.start(group)
                 if demo:
@@ -188,10 +188,11 @@ def await_live_pass(settings: Settings, console: Console, alive: Alive) -> None:
         store.close()
 
 
-def _recover(environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        cast.command_recover(), env=environment, capture_output=True, text=True, check=False
-    )
+def _ready_dagster(settings: Settings, environment: dict[str, str]) -> None:
+    """Lay out Dagster's records; and end what a killed `up` left behind, where runs end with it."""
+    # Runs of run workers go on while we are away, also on other machines.
+    command = cast.command_lay_out() if settings.run_broker_url else cast.command_recover()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line[:1].isalpha()]
         last = said[-1] if said else "no message"

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -28,6 +29,7 @@ from riskhub.strict_json import Document
 
 _LOOK_BEFORE = timedelta(minutes=1)
 _BLOBS_REMEMBERED = 100_000
+_BLOBS_AT_ONCE = 8  # an object store answers slowly, and many at once
 _LINES = 500
 
 Progress = Callable[[str, int, int | None], None]
@@ -101,14 +103,24 @@ class Auditor:
         if scope.since is not None:
             after = self._store.position_before(scope.since - _LOOK_BEFORE)
         settled_before = scope.now - timedelta(seconds=scope.settle_sec)
-        while page := self._store.audited_landings(after, up_to=head, world_id=scope.world_id):
-            for landing in page:
-                received_at = landing.row["received_at"]
-                if scope.since is None or received_at >= scope.since:
-                    self._landing(landing, is_settled=received_at < settled_before)
-            last: int = page[-1].row["position"]
-            self._progress("landings", last - after, head)
-            after = last
+        with ThreadPoolExecutor(_BLOBS_AT_ONCE, thread_name_prefix="blobs") as pool:
+            while page := self._store.audited_landings(after, up_to=head, world_id=scope.world_id):
+                chosen = (
+                    landing
+                    for landing in page
+                    if scope.since is None or landing.row["received_at"] >= scope.since
+                )
+                with_blobs = [
+                    (landing, body)
+                    for landing in chosen
+                    if (body := self._landing(landing, settled_before)) and refs_of(body)
+                ]
+                for refs, found in pool.map(self._resolved, with_blobs):
+                    self._remember(refs)
+                    self.ledger.add(found)
+                last: int = page[-1].row["position"]
+                self._progress("landings", last - after, head)
+                after = last
 
     def worlds(self) -> None:
         """The news of each world."""
@@ -119,9 +131,7 @@ class Auditor:
     def orphans(self) -> None:
         """Rows of landings that are gone."""
         for name in TABLES:
-            rows = 0
             for position, count in self._store.orphans(name):
-                rows += count
                 example = f"{count} rows of landing {position}, which is gone"
                 self.ledger.add([Finding(name, "extra", example)])
             self._progress("tables", 1, len(TABLES))
@@ -198,49 +208,52 @@ class Auditor:
             self.ledger.look("acknowledged snapshots", len(lines))
             self._progress("acknowledged", len(lines), None)
 
-    def _landing(self, landing: AuditedLanding, *, is_settled: bool) -> None:
+    def _landing(self, landing: AuditedLanding, settled_before: datetime) -> Document | None:
+        """All of a landing but what its references stand for; its body, if it is in the sample."""
         self.ledger.look("landings")
-        told_again = self._scope.told_again
         self.ledger.add(
-            compare.landing_findings(landing, is_settled=is_settled, told_again=told_again)
+            compare.landing_findings(
+                landing,
+                is_settled=landing.row["received_at"] < settled_before,
+                told_again=self._scope.told_again,
+            )
         )
         if landing.row["position"] % self._scope.sample:
-            return
+            return None
         found, body = compare.body_findings(landing)
         self.ledger.add(found)
         self.ledger.look("bodies")
         if body is not None:
             self.ledger.add(compare.weights_findings(landing, body))
-            self._digests(landing, body)
+            if not refs_of(body) and not verify_digest(body):
+                self.ledger.add([_no_digest(landing)])
+        return body
 
-    def _digests(self, landing: AuditedLanding, body: Document) -> None:
-        """Whether a body has its digest, and each of its blobs its own."""
-        name = compare.name_of(landing)
+    def _resolved(
+        self, landing_and_body: tuple[AuditedLanding, Document]
+    ) -> tuple[list[str], list[Finding]]:
+        """The blobs of a body that are sound; and what is wrong with them, or with the body."""
+        landing, body = landing_and_body
+        name, refs = compare.name_of(landing), refs_of(body)
         as_it_stands = verify_digest(body)
-        refs = refs_of(body)
-        if not refs:
-            if not as_it_stands:
-                self.ledger.add([Finding("bodies", "altered", f"{name}: has not its digest")])
-            return
         if as_it_stands and all(ref in self._sound for ref in refs):
-            return
+            return [], []
         if self._blobs is None:
-            example = f"{name}: no blob store is configured"
-            self.ledger.add([Finding("blobs", "missing", example)])
-            return
+            return [], [Finding("blobs", "missing", f"{name}: no blob store is configured")]
         try:
             resolved = resolve(body, self._blobs)
+        except BlobMissing as error:
+            return [], [Finding("blobs", "missing", f"{name}: {error}")]
         except BlobUnusable as error:
-            fault = "missing" if isinstance(error, BlobMissing) else "altered"
-            self.ledger.add([Finding("blobs", fault, f"{name}: {error}")])  # type: ignore[arg-type]
-            return
+            return [], [Finding("blobs", "altered", f"{name}: {error}")]
+        sound = as_it_stands or verify_digest(body, resolved)
+        return refs, [] if sound else [_no_digest(landing)]
+
+    def _remember(self, refs: list[str]) -> None:
         self.ledger.look("blobs", len(refs))
-        for ref in refs:
-            self._sound[ref] = None
+        self._sound.update(dict.fromkeys(refs))
         while len(self._sound) > _BLOBS_REMEMBERED:
             self._sound.popitem(last=False)
-        if not as_it_stands and not verify_digest(body, resolved):
-            self.ledger.add([Finding("bodies", "altered", f"{name}: has not its digest")])
 
     def _events(self, after: int = 0) -> Iterator[list[OutboxEvent]]:
         head = self._store.events_head()
@@ -248,6 +261,10 @@ class Auditor:
             yield page
             self._progress("events", page[-1].sequence - after, head)
             after = page[-1].sequence
+
+
+def _no_digest(landing: AuditedLanding) -> Finding:
+    return Finding("bodies", "altered", f"{compare.name_of(landing)}: has not its digest")
 
 
 def digest_of(raw: bytes, sequence: int) -> bytes:

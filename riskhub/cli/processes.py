@@ -1,7 +1,6 @@
 """Starting the hub's processes, and the demo that feeds them."""
 
 import os
-import sys
 from typing import Annotated
 
 import typer
@@ -105,7 +104,7 @@ def dagster_daemon() -> None:
 def dagster_run_worker() -> None:
     """Execute the runs that the daemon gives out; as many of these as you like."""
     settings = _with_dagster_home()
-    _exec([sys.executable, "-m", "riskhub_dagster.run_worker"], settings)
+    _exec(cast.command_run_worker(), settings)
 
 
 @demo.command("history")

@@ -11,7 +11,7 @@ import typer
 from riskhub.cli import app
 
 ROOT = Path(__file__).parents[2]
-DOCS = ("runbook.md", "commands.md")
+DOCS = ("runbook.md", "commands.md", "production.md")
 # A command ends where its sentence, cell, line of code or part of a pipe does.
 TYPED = re.compile(r"(?:^|`|\$ |; |& )riskhub ([^`|#\n;&]+)", re.MULTILINE)
 

@@ -1,0 +1,98 @@
+"""Ten minutes in which any process of production is killed outright, again and again, under load.
+
+Afterwards everything that a producer was told is there, with all that follows from it: `riskhub
+audit` says so. What is killed when follows from a seed. `RISKHUB_CHAOS_SECONDS=60` is a short one,
+`RISKHUB_CHAOS_SEED=...` repeats one.
+"""
+
+import json
+import os
+import random
+import secrets
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from producing import producers
+from production import Production, budget_age_sec
+
+from riskhub import bootstrap
+
+SECONDS = float(os.environ.get("RISKHUB_CHAOS_SECONDS", "600"))
+SEED = int(os.environ.get("RISKHUB_CHAOS_SEED") or secrets.randbelow(10**6))
+SETTLED_WITHIN_SEC = 300.0
+# Some are killed as a part: what they have started goes on, or is started again by them.
+PARTS = ("api", "runs")
+
+pytestmark = pytest.mark.timeout(int(SECONDS + SETTLED_WITHIN_SEC + 400))
+
+
+class Chaos:
+    """Kills, in an order that a seed decides; and what was killed when."""
+
+    def __init__(self, prod: Production, log: Path) -> None:
+        self._prod = prod
+        self._log = log
+        self._began = time.monotonic()
+        self._seeded = random.Random(SEED)  # noqa: S311 - for the order of trouble
+        whole = list(prod.children)
+        self._victims = [*whole, *(f"a worker of {name}" for name in PARTS if name in whole)]
+        self.killed: dict[str, int] = {}
+
+    def kill_one(self) -> None:
+        """Kill the next."""
+        victim = self._seeded.choice(self._victims)
+        which = self._seeded.random()
+        name = victim.removeprefix("a worker of ")
+        pid = self._prod.pid(name)
+        if name != victim:
+            workers = self._prod.workers_of(name)
+            if not workers:  # it is just being started again
+                return
+            pid = workers[int(which * len(workers))]
+        with suppress(ProcessLookupError):  # it has just ended, and is started again
+            os.kill(pid, signal.SIGKILL)
+        self.killed[victim] = self.killed.get(victim, 0) + 1
+        at = round(time.monotonic() - self._began, 1)
+        with self._log.open("a") as log:
+            log.write(json.dumps({"at": at, "killed": victim, "pid": pid}) + "\n")
+
+    def landings_until_next(self) -> int:
+        """So many snapshots are acknowledged before the next is killed."""
+        return self._seeded.randrange(5, 60)
+
+
+def test_all_that_was_acknowledged_is_there_whatever_was_killed(
+    prod: Production, tmp_path: Path
+) -> None:
+    print(f"RISKHUB_CHAOS_SEED={SEED} RISKHUB_CHAOS_SECONDS={SECONDS:g}")
+    acknowledged, log = tmp_path / "acknowledged", tmp_path / "killed"
+    chaos = Chaos(prod, log)
+    ends = time.monotonic() + SECONDS
+    with producers(prod.settings, acknowledged, seed=SEED, pause_sec=0.3) as load:
+        while time.monotonic() < ends:
+            load.wait_for(chaos.landings_until_next())
+            chaos.kill_one()
+    load.check()
+    print(f"{load.acknowledged} acknowledged; plain HTTP failed {dict(load.failed)}")
+    print(f"killed {chaos.killed}")
+    try:
+        with prod.store() as store:
+            prod.wait_for(lambda: prod.is_settled(store), within_sec=SETTLED_WITHIN_SEC)
+        with bootstrap.redis_client(prod.settings) as client:
+            prod.wait_for(lambda: budget_age_sec(client, time.time()) < 15)
+        audited = prod.riskhub(
+            "audit", "--settle", "0", "--topic", "--acknowledged", str(acknowledged), "--json"
+        )
+        assert audited.returncode == 0, audited.stdout + audited.stderr
+    except BaseException:
+        print(log.read_text())
+        raise
+    report = json.loads(audited.stdout)
+    print(f"looked at {report['looked_at']}; {report['notes']}")
+    assert report["looked_at"]["acknowledged snapshots"] == load.acknowledged
+    assert report["looked_at"]["landings"] >= load.acknowledged
+    with prod.store() as store:
+        assert store.count_dead_letters() == 0
