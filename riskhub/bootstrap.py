@@ -11,7 +11,7 @@ from riskhub.exits.book import RuleBook, load_rules
 from riskhub.hub import Hub
 from riskhub.prices import PricePanel, PriceSource, open_prices
 from riskhub.settings import Settings
-from riskhub.store import Store, open_store
+from riskhub.store import Store, create_engine, open_store
 from riskhub.telemetry import Telemetry
 
 _REDIS_TIMEOUT_SEC = 5.0
@@ -46,7 +46,18 @@ def shared_cache(settings: Settings, telemetry: Telemetry) -> Shared | None:
 
 def store(settings: Settings) -> Store:
     """The hub's database. Raises `StoreUnavailable`, `StoreNotMigrated`."""
-    return open_store(settings.effective_database_url)
+    return open_store(
+        settings.effective_database_url, most_connections=settings.database_connections
+    )
+
+
+def unchecked_store(settings: Settings) -> Store:
+    """The hub's database, which may be away or not migrated: then its calls say so."""
+    return Store(
+        create_engine(
+            settings.effective_database_url, most_connections=settings.database_connections
+        )
+    )
 
 
 def redis_client(settings: Settings) -> redis.Redis:

@@ -43,6 +43,10 @@ class StoreNotMigrated(RiskHubError):
     """The database has no tables of ours, or those of another version."""
 
 
+class RevisionUnknown(RiskHubError):
+    """A revision of the database's schema that this version of the code does not know."""
+
+
 class DatabaseUrlInvalid(RiskHubError):
     """The setting that names the database is no URL, or not one of a database we know."""
 

@@ -156,6 +156,12 @@ class Settings(BaseSettings):
         repr=False,  # it may hold a password
         description="SQLAlchemy URL of the hub's database; without one, SQLite in `home`.",
     )
+    database_connections: int = Field(
+        default=8,
+        ge=2,  # a reader that stands alone keeps one, and reads with another
+        le=1_000,
+        description="To Postgres, from each process, at most.",
+    )
     redis_url: str | None = Field(
         default=None,
         repr=False,

@@ -22,7 +22,7 @@ class Forgotten:
 
 
 def forget(store: Store, policy: RetentionSettings, now: datetime) -> Forgotten:
-    """Forget what is old.
+    """Forget what is old, and have room for what comes before it is called again.
 
     Workers forget what they have handled themselves, while there are any; this is for what the last
     one left.
@@ -30,6 +30,7 @@ def forget(store: Store, policy: RetentionSettings, now: datetime) -> Forgotten:
     Raises:
         StoreUnavailable: safe to try again.
     """
+    store.make_room_for_budgets(now)
     handled = store.forget_handled(now - HANDLED_KEPT)
     if policy.budget_days is None:
         return Forgotten(handled, 0, 0)

@@ -27,7 +27,13 @@ def watch(settings: Settings, tell: Tell) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with (
-        closing(Store(create_engine(settings.effective_database_url))) as store,
+        closing(
+            Store(
+                create_engine(
+                    settings.effective_database_url, most_connections=settings.database_connections
+                )
+            )
+        ) as store,
         published.client_of(settings.effective_redis_url) as client,
         httpx.Client(timeout=settings.alerts.timeout_sec) as http,
     ):

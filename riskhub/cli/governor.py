@@ -24,7 +24,7 @@ from riskhub.governor.loop import Governor, once, run
 from riskhub.heartbeat import Stop
 from riskhub.logs import configure, tell
 from riskhub.settings import Settings, load_settings
-from riskhub.store import Store, create_engine
+from riskhub.store import Store
 
 app = typer.Typer()
 
@@ -114,4 +114,4 @@ def _store(settings: Settings) -> Store:
         return bootstrap.store(settings)
     except (StoreUnavailable, StoreNotMigrated) as error:
         tell("without database", why=error)
-        return Store(create_engine(settings.effective_database_url))
+        return bootstrap.unchecked_store(settings)

@@ -14,7 +14,7 @@ from riskhub.demo.report import as_table, report
 from riskhub.embedded_redis import serve
 from riskhub.errors import RiskHubError
 from riskhub.settings import Settings, load_settings
-from riskhub.store import create_engine, grant, migrate
+from riskhub.store import NEWEST, create_engine, grant, migrate
 from riskhub.up import feed, up
 
 HISTORY = "1990-2022"
@@ -48,11 +48,21 @@ def up_command(
 
 
 @app.command("migrate")
-def migrate_command() -> None:
-    """Bring the hub's database to the schema of this version, and give its roles their rights."""
+def migrate_command(
+    to: Annotated[
+        str, typer.Option(help="A revision such as 0010: back to it, or forward.")
+    ] = NEWEST,
+) -> None:
+    """Bring the hub's database to the schema of this version, and give its roles their rights.
+
+    Others go on using it meanwhile.
+    """
     settings = load_settings()
     engine = create_engine(settings.effective_database_url)
-    migrate(engine)
+    migrate(engine, to)
+    if to != NEWEST:
+        console.print(f"the database is at revision {to}")
+        return
     console.print("the database is up to date")
     if roles := grant(engine):
         console.print(f"rights as this version has them: {', '.join(roles)}")

@@ -8,10 +8,11 @@ from riskhub.store.engine import create_engine
 from riskhub.store.grants import grant
 from riskhub.store.landing import Landing
 from riskhub.store.reading import Filter, Page, Position, Stored
-from riskhub.store.schema import migrate
+from riskhub.store.schema import NEWEST, migrate
 from riskhub.store.store import Store, open_store
 
 __all__ = [
+    "NEWEST",
     "Filter",
     "Landing",
     "Page",

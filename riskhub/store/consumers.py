@@ -8,9 +8,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from riskhub.store.derived import Row
 from riskhub.store.engine import reading, writing
-from riskhub.store.tables import dead_letters, handled_events
+from riskhub.store.tables import Instant, dead_letters, handled_events
 
 _CHUNK = 500
+_FORGOTTEN_AT_ONCE = 5_000
 
 
 class ConsumerStore:
@@ -37,19 +38,42 @@ class ConsumerStore:
             return
         with writing(self.engine) as connection:
             insert = _insert(connection, handled_events).on_conflict_do_nothing()
-            connection.execute(
-                insert,
-                [
-                    {"handler": handler, "event_id": event_id, "handled_at": now}
-                    for event_id in dict.fromkeys(event_ids)
-                ],
-            )
+            noted = list(dict.fromkeys(event_ids))
+            if connection.dialect.name == "postgresql":  # one statement for all of them
+                each = sa.func.unnest(sa.literal(noted, postgresql.ARRAY(sa.Text)))
+                rows = sa.select(sa.literal(handler), each, sa.literal(now, Instant))
+                names = ["handler", "event_id", "handled_at"]
+                connection.execute(insert.from_select(names, rows))
+            else:
+                connection.execute(
+                    insert,
+                    [
+                        {"handler": handler, "event_id": event_id, "handled_at": now}
+                        for event_id in noted
+                    ],
+                )
 
     def forget_handled(self, before: datetime) -> int:
-        """Forget what was handled before an instant; how many. Should it come again, it is new."""
-        with writing(self.engine) as connection:
-            old = handled_events.c.handled_at < before
-            return connection.execute(sa.delete(handled_events).where(old)).rowcount
+        """Forget what was handled before an instant; how many. Should it come again, it is new.
+
+        Some thousands a transaction, so that nobody who notes waits for long.
+        """
+        key = handled_events.primary_key.columns
+        old = (
+            sa.select(*key)
+            .where(handled_events.c.handled_at < before)
+            .order_by(handled_events.c.handled_at)
+            .limit(_FORGOTTEN_AT_ONCE)
+        )
+        forgotten = 0
+        while True:
+            with writing(self.engine) as connection:
+                gone = connection.execute(
+                    sa.delete(handled_events).where(sa.tuple_(*key).in_(old))
+                ).rowcount
+            forgotten += gone
+            if gone < _FORGOTTEN_AT_ONCE:
+                return forgotten
 
     def add_dead_letters(self, letters: Sequence[Row]) -> None:
         """Add rows of `dead_letters`; what died before for the same handler stays as it is."""

@@ -8,12 +8,12 @@ run leaves whole days, and running a day twice gives the same rows.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from operator import itemgetter
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from riskhub.controlbus.events import NewEvent
+from riskhub.store.bulk import add_rows
 from riskhub.store.claims import note_progress
 from riskhub.store.engine import reading, writing
 from riskhub.store.events import append_events
@@ -273,27 +273,7 @@ def replace_rows(
             connection.execute(held)
         if "position" in table.c:
             delete_landings(connection, table, {row["position"] for row in rows})
-        for rows_chunk in _chunks(rows, 5_000):
-            _insert(connection, table, rows_chunk)
-
-
-def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
-    """Insert rows that all have the same columns.
-
-    SQLAlchemy takes each row of many apart by itself, which takes longer than SQLite does to store
-    it; there a column is converted at once.
-    """
-    dialect = connection.dialect
-    if dialect.name != "sqlite":
-        connection.execute(sa.insert(table), list(rows))
-        return
-    compiled = sa.insert(table).compile(dialect=dialect, column_keys=list(rows[0]))
-    columns = []
-    for name in compiled.positiontup or ():
-        convert = table.c[name].type.dialect_impl(dialect).bind_processor(dialect)
-        values = map(itemgetter(name), rows)
-        columns.append(map(convert, values) if convert else values)
-    connection.exec_driver_sql(str(compiled), list(zip(*columns, strict=True)))
+        add_rows(connection, table, rows)
 
 
 def _of_worlds(

@@ -38,14 +38,19 @@ _SERVER_ASKS = (
     " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
     " -c tcp_user_timeout=20s"
 )
+MOST_CONNECTIONS = 8
 _WRITES = "riskhub_writes"
 _PAUSE_SEC = 0.5
 
 
-def create_engine(url: str) -> sa.Engine:
+def create_engine(url: str, *, most_connections: int = MOST_CONNECTIONS) -> sa.Engine:
     """An engine for ``sqlite:///path`` or ``postgresql+psycopg://...``; opens no connection.
 
     A plain ``postgresql://`` is taken as psycopg 3.
+
+    Args:
+        most_connections: to a Postgres; who wants one more waits. Each is opened when it is
+            needed first, and stays.
 
     Raises:
         DatabaseUrlInvalid: it is no URL, or names another database; it isn't repeated, for it may
@@ -77,10 +82,14 @@ def create_engine(url: str) -> sa.Engine:
     engine = sa.create_engine(
         parsed,
         hide_parameters=True,
-        pool_size=8,
-        max_overflow=8,
+        pool_size=most_connections,
+        # One that is closed when it comes back doesn't wake who waits for it: he would wait on,
+        # up to the timeout, with room for him.
+        max_overflow=0,
         pool_timeout=10,
         connect_args={
+            # For whoever counts them in pg_stat_activity; PGAPPNAME says it more exactly.
+            "fallback_application_name": "riskhub",
             "connect_timeout": 5,
             "keepalives_idle": 10,
             "keepalives_interval": 5,

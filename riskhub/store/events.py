@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from riskhub.controlbus.events import SNAPSHOT_UPDATED, NewEvent, OutboxEvent, landing_event
+from riskhub.store.bulk import add_rows
 from riskhub.store.engine import named_failures, reading, writing
 from riskhub.store.landing import lock_landings
 from riskhub.store.tables import event_cursors, events, snapshots
@@ -47,7 +48,7 @@ def append_events(connection: sa.Connection, new: Iterable[NewEvent]) -> None:
         there = set(connection.execute(query).scalars())
         rows = [_row(by_id[event_id]) for event_id in chunk if event_id not in there]
         if rows:
-            connection.execute(sa.insert(events), rows)
+            add_rows(connection, events, rows)
 
 
 def move_cursor(connection: sa.Connection, reader: str, sequence: int, now: datetime) -> None:

@@ -10,7 +10,7 @@ from riskhub.store.claims import ClaimStore
 from riskhub.store.consumers import ConsumerStore
 from riskhub.store.daybook import DaybookStore
 from riskhub.store.derived import DerivedStore
-from riskhub.store.engine import create_engine, reading
+from riskhub.store.engine import MOST_CONNECTIONS, create_engine, reading
 from riskhub.store.events import EventStore
 from riskhub.store.exits import ExitStore
 from riskhub.store.lacking import LackingStore
@@ -66,14 +66,14 @@ class Store(
         self.engine.dispose()
 
 
-def open_store(url: str) -> Store:
-    """A store on a database that is migrated.
+def open_store(url: str, *, most_connections: int = MOST_CONNECTIONS) -> Store:
+    """A store on a database that is migrated; see `create_engine`.
 
     Raises:
         StoreUnavailable: it can't be reached.
         StoreNotMigrated: it has another schema.
     """
-    store = Store(create_engine(url))
+    store = Store(create_engine(url, most_connections=most_connections))
     try:
         check_migrated(store.engine)
     except BaseException:

@@ -52,6 +52,12 @@ metadata = sa.MetaData(
 # SQLite counts rows only in a column that is literally INTEGER PRIMARY KEY.
 _Position = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+# One row: the oldest code, by its newest revision, that works with the schema as it is. A migration
+# that takes away what older code needs raises it.
+schema_floor = sa.Table(
+    "schema_floor", metadata, sa.Column("code_revision", sa.String(32), primary_key=True)
+)
+
 snapshots = sa.Table(
     "snapshots",
     metadata,

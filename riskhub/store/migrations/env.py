@@ -9,6 +9,8 @@ context.configure(
     target_metadata=metadata,
     render_as_batch=True,
     compare_type=True,
+    # Where the caller has begun no transaction (in Postgres), each revision is one.
+    transaction_per_migration=True,
 )
 with context.begin_transaction():
     context.run_migrations()

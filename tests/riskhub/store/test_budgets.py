@@ -1,58 +1,23 @@
 """The governor's history: cycles with their budgets, and the violations of the gate."""
 
+import secrets
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from budgeting import budget, cycle
 from builders import NOW
-from databases import migrate
 
 import riskhub.store
-from riskhub.store import Store
-from riskhub.store.engine import writing
+from riskhub.store import Store, migrate
+from riskhub.store.engine import reading, writing
 from riskhub.store.tables import symbol_budgets
 
 LATER = NOW + timedelta(seconds=10)
-
-
-def cycle(computed_at: datetime = NOW, **row: Any) -> dict[str, Any]:
-    return {
-        "computed_at": computed_at,
-        "writer": "governor on host, process 7 (0a)",
-        "no_budget_reason": None,
-        "symbols": 2,
-        "complete": True,
-        "equity_usd": 100_000.0,
-        "portfolio_policy": "last_known_good",
-        "portfolio_age_sec": 45.5,
-        "heat": 0.25,
-        "heat_policy": "held",
-        "heat_age_sec": 12.5,
-        "mode": "shadow",
-        "formula_version": "p28/1",
-    } | row
-
-
-def budget(symbol: str, computed_at: datetime = NOW, **row: Any) -> dict[str, Any]:
-    numbers = ["stress_factor", "portfolio_heat", "cluster_stress", "vol_regime", "base_risk_pct"]
-    return {
-        "computed_at": computed_at,
-        "symbol": symbol,
-        "budget_usd": 1000.0,
-        "equity_usd": 100_000.0,
-        **dict.fromkeys(numbers, 0.25),
-        "mode": "shadow",
-        "policies": {"portfolio_state": "last_known_good"},
-        "formula_version": "p28/1",
-        "haircut": 0.125,
-        "portfolio_age_sec": 45.5,
-        "share": None,
-        "ages": {"portfolio_state": 45.5, "portfolio_heat": None},
-    } | row
 
 
 def violation(symbol: str, at: datetime = NOW, **row: Any) -> dict[str, Any]:
@@ -116,6 +81,11 @@ def test_what_changed_between_whole_cycles_is_history_and_not_the_newest_cycle(
     assert len(store.budget_history("ETHUSDT", limit=1)) == 1
 
 
+on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+on_postgres = pytest.mark.parametrize("url", ["postgres"], indirect=True)
+
+
+@on_sqlite
 def test_old_cycles_are_forgotten_with_their_budgets_and_violations_stay(store: Store) -> None:
     first, changed, last = NOW, NOW + timedelta(seconds=5), LATER
     store.add_cycle(cycle(first), [budget("BTCUSDT"), budget("ETHUSDT")])
@@ -138,6 +108,7 @@ def test_the_newest_whole_cycle_is_never_forgotten(store: Store) -> None:
     assert store.newest_budgets() == [budget("BTCUSDT")]
 
 
+@on_sqlite
 def test_more_cycles_than_a_transaction_takes_are_forgotten(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +119,120 @@ def test_more_cycles_than_a_transaction_takes_are_forgotten(
 
     assert store.forget_budgets(instants[-1]) == (5, 5)
     assert [row["computed_at"] for row in store.budget_cycles(limit=9)] == instants[-1:]
+
+
+MONDAY = datetime(2060, 1, 5, tzinfo=UTC)
+WEEK = timedelta(days=7)
+INSTANT = timedelta(microseconds=1)
+
+
+def partitions_of(store: Store) -> set[str]:
+    weeks = sa.text("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'")
+    with reading(store.engine) as connection:
+        return set(connection.execute(weeks).scalars())
+
+
+BEFORE = {"budget_cycles_before", "symbol_budgets_before"}
+
+
+@on_postgres
+def test_old_weeks_are_dropped_with_their_budgets_and_violations_stay(store: Store) -> None:
+    instants = [MONDAY, MONDAY + WEEK - INSTANT, MONDAY + WEEK, MONDAY + 2 * WEEK]
+    for at in instants:
+        store.add_cycle(cycle(at), [budget("BTCUSDT", at), budget("ETHUSDT", at)])
+    store.add_violations([violation("BTCUSDT")])
+    assert partitions_of(store) == BEFORE | {
+        f"{table}_2060w0{week}"
+        for table in ("budget_cycles", "symbol_budgets")
+        for week in (2, 3, 4)
+    }
+
+    assert store.forget_budgets(MONDAY + WEEK - INSTANT) == (0, 0)
+    assert store.forget_budgets(MONDAY + 2 * WEEK - INSTANT) == (2, 4)
+    assert [row["computed_at"] for row in store.budget_cycles(limit=9)] == instants[:1:-1]
+    history = store.budget_history("ETHUSDT", limit=9)
+    assert [row["computed_at"] for row in history] == instants[:1:-1]
+    assert store.forget_budgets(MONDAY + 99 * WEEK) == (1, 2)
+    assert store.newest_budgets() == [budget(s, instants[-1]) for s in ("BTCUSDT", "ETHUSDT")]
+    assert store.violations(limit=9) == [violation("BTCUSDT")]
+
+
+@on_postgres
+def test_there_is_room_for_weeks_ahead_once_it_was_asked_for(store: Store) -> None:
+    thursday = MONDAY + timedelta(days=3, hours=5)
+    assert store.make_room_for_budgets(thursday, weeks=2) == 4
+    assert store.make_room_for_budgets(thursday, weeks=3) == 2
+    made = partitions_of(store)
+    for at in (MONDAY, MONDAY + 3 * WEEK - INSTANT):
+        store.add_cycle(cycle(at), [budget("BTCUSDT", at)])
+    assert partitions_of(store) == made
+
+
+@on_postgres
+def test_what_was_there_before_there_were_weeks_has_room_until_there_are(store: Store) -> None:
+    now = datetime.now(UTC)
+    store.make_room_for_budgets(now)
+    for at in (NOW, now, *(now + days * timedelta(days=1) for days in range(1, 30))):
+        store.add_cycle(cycle(at), [budget("BTCUSDT", at)])
+    assert len(store.budget_cycles(limit=99)) == 31
+    assert len(partitions_of(store)) == len(BEFORE) + 2 * 3  # of five weeks two lie in BEFORE
+
+
+@on_postgres
+def test_a_role_that_owns_nothing_makes_and_drops_weeks_and_nobody_else_does(store: Store) -> None:
+    role = f"hub_{secrets.token_hex(4)}"
+    asked = sa.text("SELECT riskhub_add_week('symbol_budgets', :monday)")
+    with writing(store.engine) as connection:
+        command.downgrade(scripts_on(connection), "0011")
+        connection.exec_driver_sql(f"CREATE ROLE {role}")
+        for table in ("budget_cycles", "symbol_budgets"):
+            connection.exec_driver_sql(f"GRANT INSERT, SELECT, DELETE ON {table} TO {role}")
+        command.upgrade(scripts_on(connection), "head")
+    try:
+        with writing(store.engine) as connection:
+            connection.exec_driver_sql(f"SET LOCAL ROLE {role}")
+            assert connection.execute(asked, {"monday": MONDAY}).scalar_one()
+            connection.execute(sa.insert(symbol_budgets), budget("BTCUSDT", MONDAY))
+            gone = sa.func.riskhub_drop_weeks("symbol_budgets", MONDAY + WEEK)
+            assert connection.execute(sa.select(gone)).scalar_one() == 1
+        with writing(store.engine) as connection:
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
+        with writing(store.engine) as connection:
+            connection.exec_driver_sql(f"SET LOCAL ROLE {role}")
+            with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
+                connection.execute(asked, {"monday": MONDAY})
+    finally:
+        with writing(store.engine) as connection:
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+
+
+@on_postgres
+@pytest.mark.parametrize(
+    ("table", "monday"), [("snapshots", MONDAY), ("symbol_budgets", MONDAY + INSTANT)]
+)
+def test_no_other_table_and_no_other_stretch_is_made_room_in(
+    store: Store, table: str, monday: datetime
+) -> None:
+    with writing(store.engine) as connection, pytest.raises(sa.exc.DBAPIError, match="not a week"):
+        connection.execute(sa.select(sa.func.riskhub_add_week(table, monday)))
+
+
+@on_postgres
+def test_budgets_keep_every_row_on_the_way_to_weeks_and_back(store: Store) -> None:
+    instants = [NOW, MONDAY, MONDAY + WEEK]
+    for at in instants:
+        store.add_cycle(cycle(at), [budget("BTCUSDT", at)])
+    migrate(store.engine, "0011")
+    assert partitions_of(store) == set()
+    assert [row["computed_at"] for row in store.budget_cycles(limit=9)] == instants[::-1]
+    store.add_cycle(cycle(MONDAY + 2 * WEEK), [budget("BTCUSDT", MONDAY + 2 * WEEK)])
+
+    migrate(store.engine)
+
+    assert partitions_of(store) == BEFORE
+    assert len(store.budget_history("BTCUSDT", limit=9)) == 4
+    assert store.newest_budgets() == [budget("BTCUSDT", MONDAY + 2 * WEEK)]
 
 
 def test_half_a_cycle_is_never_kept(store: Store) -> None:
