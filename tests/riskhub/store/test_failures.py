@@ -12,7 +12,7 @@ from stored import CREATED, DAY, metrics, outcomes, row_count
 
 from riskhub.errors import StoreUnavailable
 from riskhub.store import Store, create_engine, open_store
-from riskhub.store.engine import reading, writing
+from riskhub.store.engine import MOST_CONNECTIONS, reading, writing
 from riskhub.store.landing import land
 
 
@@ -92,7 +92,7 @@ def test_too_many_at_once_are_told_so_not_left_hanging(
     store = Store(create_engine(postgres_url))
     pool: Any = store.engine.pool
     monkeypatch.setattr(pool, "_timeout", 0.01)
-    held = [store.engine.connect() for _ in range(16)]
+    held = [store.engine.connect() for _ in range(MOST_CONNECTIONS)]
     with pytest.raises(StoreUnavailable, match="every database connection is busy"):
         store.ping()
     for connection in held:
