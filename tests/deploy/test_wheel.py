@@ -1,12 +1,10 @@
 """The wheel: whole, typed, and at home where there is no repository."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 from builders import wait_until
+from installing import ROOT, built, clean_environment, installation, ran
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("riskhub", "api", "riskhub_dagster")
 SHIPPED = "riskhub/_shipped"
 
@@ -57,30 +55,6 @@ def post(client: RiskHubClient) -> None:
 """
 
 
-def ran(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
-    told = subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert told.returncode == 0, told.stdout + told.stderr
-    return told.stdout
-
-
-def built(source: Path, directory: Path) -> Path:
-    """The wheel that `pip wheel` makes of a source tree, by the pinned backend."""
-    ran(
-        *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"),
-        *("--no-build-isolation", "--wheel-dir", directory, source),
-        cwd=directory,
-    )
-    (wheel,) = directory.glob("riskhub-*.whl")
-    return wheel
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built(ROOT, tmp_path_factory.mktemp("wheel"))
@@ -88,30 +62,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `bin` of an environment that has the wheel, and the dependencies of this one."""
-    home = tmp_path_factory.mktemp("installed")
-    ran(sys.executable, "-m", "venv", "--without-pip", home / "venv", cwd=home)
-    python = home / "venv" / "bin" / "python"
-    ran(
-        *(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps"),
-        *("--no-index", wheel),
-        cwd=home,
-    )
-    # A path in a .pth: what .pth files lie there (that of an editable riskhub) is not looked at.
-    (libraries,) = (home / "venv" / "lib").glob("python*/site-packages")
-    (libraries / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    return python.parent
+    return installation(wheel, tmp_path_factory.mktemp("installed"))
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> dict[str, str]:
     """The environment of a process that knows nothing of the repository."""
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("RISKHUB_", "PYTHON", "P28_", "VIRTUAL_ENV"))
-    }
-    return {**clean, "RISKHUB_HOME": str(tmp_path / "home")}
+    return {**clean_environment(), "RISKHUB_HOME": str(tmp_path / "home")}
 
 
 def test_the_wheel_has_all_that_the_packages_have_and_nothing_else(wheel: Path) -> None:
