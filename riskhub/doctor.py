@@ -21,13 +21,13 @@ from typing import Literal
 import httpx
 import redis
 import sqlalchemy as sa
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from riskhub.auth import TokenBook, TokensInvalid
 from riskhub.blobs import open_blobs
+from riskhub.controlbus import kafka
 from riskhub.errors import (
     BlobsUnavailable,
     BlobUnusable,
@@ -159,7 +159,7 @@ def check_controlbus(settings: Settings) -> Finding:
     if not settings.controlbus_brokers:
         return Finding("controlbus", "skipped", "no brokers are configured: nothing is published")
     try:
-        topics = asyncio.run(_topics(settings.controlbus_brokers))
+        topics = asyncio.run(kafka.topics(settings, timeout_sec=_TIMEOUT_SEC))
     except (KafkaError, OSError, ValueError) as error:
         silent = isinstance(error, KafkaConnectionError | TimeoutError)
         return Finding(
@@ -372,18 +372,6 @@ def _evicting_policy(settings: Settings) -> str | None:
         except redis.ResponseError:  # the stand-in has no such section, and never evicts
             return None
     return None if policy in (None, "noeviction") else str(policy)
-
-
-async def _topics(brokers: str) -> list[str]:
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=brokers, request_timeout_ms=int(_TIMEOUT_SEC * 1000)
-    )
-    try:
-        await admin.start()
-        topics: list[str] = await admin.list_topics()
-        return topics
-    finally:
-        await admin.close()
 
 
 def _reason(error: Exception) -> str:

@@ -84,6 +84,22 @@ async def ensure_topic(settings: Settings, topic: str) -> bool:
         await admin.close()
 
 
+async def topics(settings: Settings, *, timeout_sec: float) -> list[str]:
+    """The names of the topics that there are, as whoever the settings say we are.
+
+    Raises:
+        aiokafka.errors.KafkaError: the brokers can't be reached, or refuse.
+        OSError: the file of their authority can't be read.
+    """
+    admin = AIOKafkaAdminClient(**_reached(settings), request_timeout_ms=int(timeout_sec * 1000))
+    try:
+        await admin.start()
+        named: list[str] = await admin.list_topics()
+        return named
+    finally:
+        await admin.close()
+
+
 async def close_producer(producer: AIOKafkaProducer) -> None:
     """Close it, also when its brokers are away: then it would wait for them to take the rest."""
     closing = asyncio.create_task(producer.stop())

@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import redis
 from databases import migrate
+from pydantic import SecretStr
 
 from riskhub import doctor
 from riskhub.auth import TokenSpec
 from riskhub.blobs.settings import BlobSettings
+from riskhub.controlbus import kafka
+from riskhub.controlbus.settings import ControlBusSettings
 from riskhub.doctor import (
     CHECKS,
     Finding,
@@ -193,10 +196,12 @@ def test_the_policy_is_asked_of_the_redis_itself(settings: Settings, redis_url: 
 
 
 class Admin:
-    """Stands in for aiokafka's: brokers that have one topic."""
+    """Stands in for aiokafka's: brokers that have one topic; notes who asks."""
 
-    def __init__(self, **_: Any) -> None:
-        pass
+    asked_with: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, **given: Any) -> None:
+        type(self).asked_with = given
 
     async def start(self) -> None:
         await asyncio.sleep(0)
@@ -212,11 +217,23 @@ class Admin:
 def test_a_topic_that_is_missing_is_told(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, topic: str, status: str
 ) -> None:
-    monkeypatch.setattr(doctor, "AIOKafkaAdminClient", Admin)
+    monkeypatch.setattr(kafka, "AIOKafkaAdminClient", Admin)
     there = with_(settings, controlbus_brokers="kafka:9092", controlbus_topic=topic)
     finding = check_controlbus(there)
     assert finding.status == status
     assert topic in finding.sentence
+
+
+def test_brokers_are_asked_as_the_processes_ask_them(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "AIOKafkaAdminClient", Admin)
+    bus = ControlBusSettings(
+        security_protocol="SASL_PLAINTEXT", sasl_username="hub", sasl_password=SecretStr("s3cret")
+    )
+    check_controlbus(with_(settings, controlbus_brokers="kafka:9092", controlbus=bus))
+    assert Admin.asked_with["security_protocol"] == "SASL_PLAINTEXT"
+    assert Admin.asked_with["sasl_plain_password"] == "s3cret"
 
 
 def test_without_brokers_nothing_is_asked(settings: Settings) -> None:
