@@ -23,7 +23,7 @@ from riskhub.client import RiskHubClient
 from riskhub.controlbus.events import EXIT_SIGNAL, METRICS_UPDATED, SNAPSHOT_UPDATED
 from riskhub.settings import Settings
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 WORLD = "desk"
 NAMES = tuple(f"N{number:02}" for number in range(24))

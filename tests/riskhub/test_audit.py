@@ -37,7 +37,6 @@ PAIR = {"BAC": 0.5, "JPM": 0.5}
 CALM = {"BAC,BAC": 4e-4, "JPM,JPM": 1e-4, "BAC,JPM": 1e-4}
 NOT_PSD = {"BAC,BAC": 1.0, "JPM,JPM": 1.0, "BAC,JPM": 2.0}
 CYCLE = datetime(2026, 1, 31, 21, 5, tzinfo=UTC)
-LATER = timedelta(minutes=5)
 
 Break = Callable[[Store, BlobStore], None]
 
@@ -383,6 +382,14 @@ def test_what_was_replayed_is_there_twice(
     assert replay(hub, WORLD, day, day, into_outbox(store)).told == 4
     assert found(audit(store, blobs)) == {("events of landings", "doubled")}
     assert found(audit(store, blobs, told_again=True)) == set()
+
+
+def test_what_retention_has_removed_is_not_missed(store: Store, blobs: BlobStore) -> None:
+    tomorrow = utc_now() + timedelta(days=1)
+    assert store.remove_snapshots({"paper": tomorrow}, tomorrow) == 5
+    ledger = audit(store, blobs, now=tomorrow)
+    assert found(ledger) == set()
+    assert "landings" not in ledger.looked_at
 
 
 def test_one_world_alone(store: Store, blobs: BlobStore) -> None:
