@@ -150,18 +150,21 @@ def _of_numbers(landing: AuditedLanding, numbers: Row) -> Iterator[Finding]:
 
 def _tells(data: str, numbers: Row, tails: Sequence[Row]) -> bool:
     """Whether an event of numbers tells of these."""
-    told = json.loads(data)
     by_kind = {(tail["method"], tail["level"]): tail for tail in tails}
-    return (
-        all(told[name] == numbers[name] for name in _TOLD_OF_NUMBERS)
-        and told["hash"] == numbers["snapshot_digest"]
-        and len(told["tails"]) == len(by_kind)
-        and all(
-            (tail := by_kind.get((said["method"], said["level"]))) is not None
-            and all(said[name] == tail[name] for name in ("var", "es", "source"))
-            for said in told["tails"]
+    try:
+        told = json.loads(data)
+        return (
+            all(told[name] == numbers[name] for name in _TOLD_OF_NUMBERS)
+            and told["hash"] == numbers["snapshot_digest"]
+            and len(told["tails"]) == len(by_kind)
+            and all(
+                (tail := by_kind.get((said["method"], said["level"]))) is not None
+                and all(said[name] == tail[name] for name in ("var", "es", "source"))
+                for said in told["tails"]
+            )
         )
-    )
+    except (ValueError, KeyError, TypeError):  # it is no such event any more
+        return False
 
 
 def weights_findings(landing: AuditedLanding, body: Document) -> Iterator[Finding]:

@@ -1,11 +1,11 @@
 """A file of one's own for what does not fit into memory: which events a topic has."""
 
+import hashlib
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from uuid import UUID
 
 _CHUNK = 500
 
@@ -21,17 +21,17 @@ class SeenEvents:
         )
 
     def add(self, seen: Iterable[tuple[str, bytes]]) -> None:
-        """Note ids (UUIDs) and digests; of an id that comes again the first digest stays."""
+        """Note ids and digests; of an id that comes again the first digest stays."""
         self._connection.executemany(
             "INSERT INTO seen VALUES (?, ?, 1) ON CONFLICT (id) DO UPDATE SET times = times + 1",
-            [(UUID(event_id).bytes, digest) for event_id, digest in seen],
+            [(_key(event_id), digest) for event_id, digest in seen],
         )
 
     def digests(self, event_ids: Sequence[str]) -> dict[str, bytes]:
         """Digests by id, of those that were seen."""
         found: dict[str, bytes] = {}
         for start in range(0, len(event_ids), _CHUNK):
-            asked = {UUID(each).bytes: each for each in event_ids[start : start + _CHUNK]}
+            asked = {_key(each): each for each in event_ids[start : start + _CHUNK]}
             marks = ", ".join("?" * len(asked))
             rows = self._connection.execute(
                 f"SELECT id, digest FROM seen WHERE id IN ({marks})",  # noqa: S608 - marks
@@ -45,6 +45,10 @@ class SeenEvents:
         row = self._connection.execute("SELECT count(*), coalesce(sum(times), 0) FROM seen")
         different, in_all = row.fetchone()
         return different, in_all
+
+
+def _key(event_id: str) -> bytes:
+    return hashlib.blake2b(event_id.encode(), digest_size=16).digest()
 
 
 @contextmanager

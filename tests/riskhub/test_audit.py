@@ -224,6 +224,10 @@ BREAKS: dict[str, tuple[Break, tuple[str, str]]] = {
         sql(f"UPDATE events SET data = replace(data, '\"n\":', '\"n\":1') WHERE {OF_NUMBERS}"),
         ("events", "altered"),
     ),
+    "an event is cut": (
+        sql(f"UPDATE events SET data = substr(data, 1, 40) WHERE {OF_NUMBERS}"),
+        ("events", "altered"),
+    ),
     "an event has another's id": (
         sql(f"UPDATE events SET event_id = '{'0' * 8}-0000-5000-8000-{'0' * 12}'"
             f" WHERE {OF_NUMBERS} AND position = {at('plain')}"),
