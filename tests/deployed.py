@@ -63,7 +63,7 @@ def of_compose() -> Iterator[Process]:
 
 
 def _tested(service: Document) -> Iterator[tuple[str, ...]]:
-    if health := service.get("healthcheck"):
+    if "test" in (health := service["healthcheck"]):
         kind, *command = health["test"]
         assert kind == "CMD"
         yield tuple(word.replace("$$", "$") for word in command)
