@@ -16,6 +16,7 @@ from installing import ROOT, built, clean_environment, installation, ran
 
 PACKAGES = ("riskhub", "api", "riskhub_dagster")
 SHIPPED = "riskhub/_shipped"
+OURS = ("--cached", "--others", "--exclude-standard")
 
 # What a process needs of the installation, asked of the installation.
 PROBE = """
@@ -73,7 +74,7 @@ def outside(tmp_path: Path) -> dict[str, str]:
 
 def test_the_wheel_has_all_that_the_packages_have_and_nothing_else(wheel: Path) -> None:
     there = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    tracked = ran("git", "ls-files", *PACKAGES, cwd=ROOT).split()
+    tracked = ran("git", "ls-files", *OURS, *PACKAGES, cwd=ROOT).split()
     code = {name for name in there if not name.startswith(SHIPPED)}
 
     assert code == set(tracked)
@@ -82,7 +83,7 @@ def test_the_wheel_has_all_that_the_packages_have_and_nothing_else(wheel: Path) 
 
 def test_the_wheel_has_what_is_shipped_beside_the_code(wheel: Path) -> None:
     there = set(zipfile.ZipFile(wheel).namelist())
-    shipped = ran("git", "ls-files", "data", "deploy", cwd=ROOT).split()
+    shipped = ran("git", "ls-files", *OURS, "data", "deploy", cwd=ROOT).split()
 
     assert {f"{SHIPPED}/{name}" for name in [*shipped, "dagster.yaml", "workspace.yaml"]} <= there
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in there)
