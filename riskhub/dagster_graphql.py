@@ -77,16 +77,15 @@ query($id: String!) {
     ... on BackfillNotFoundError { message }
   }
 }"""
-# What is made from snapshots, from their verdicts to their backtests.
-DAILY_ASSETS = (
+# What is made of a day's snapshots from that day, and what looks back on the days before.
+DAY_ASSETS = (
     "validated_snapshots",
     "snapshot_weights",
     "risk_metrics",
     "risk_contributions",
     "stress_results",
-    "var_outcomes",
-    "var_backtests",
 )
+LOOKING_BACK = ("var_outcomes", "var_backtests")
 
 _HEALTH = """
 query($after: Float!) {
@@ -252,7 +251,7 @@ class DagsterGraphql:
         """
         params = {
             "partitionNames": [day.isoformat() for day in days],
-            "assetSelection": [{"path": [asset]} for asset in DAILY_ASSETS],
+            "assetSelection": [{"path": [asset]} for asset in DAY_ASSETS],
             "title": title,
             "tags": [{"key": key, "value": value} for key, value in tags.items()],
         }

@@ -1,7 +1,5 @@
 """The composition root: what this code location defines, by name."""
 
-import warnings
-
 import dagster as dg
 
 from riskhub.settings import load_settings
@@ -33,12 +31,6 @@ from riskhub_dagster.schedules import (
     returns_schedule,
 )
 from riskhub_dagster.sensors import days_job, freshness_sensor, landing_job, landing_sensor
-
-# Where the settings cut backfills, what looks back is not cut: on purpose, and a job's own policy
-# counts only for a backfill of that job. Ours are backfills of assets.
-warnings.filterwarnings(
-    "ignore", "Asset job compute_days materializes assets with varying Backfill"
-)
 
 defs = dg.Definitions(
     assets=[

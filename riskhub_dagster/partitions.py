@@ -25,23 +25,14 @@ def daily_partitions() -> dg.DailyPartitionsDefinition:
 def backfill_policy() -> dg.BackfillPolicy:
     """How a backfill makes runs of a range: one by default, or several that go side by side.
 
-    Several only of what is made from its own day. The store has one writer a day, whoever it is.
+    They end in any order. What a day is made from is in its own day, but for outcomes and
+    backtests: what these lack in such a run is due by then, and the outcome sensor has it computed.
+    The store has one writer a day, whoever it is.
     """
     longest = load_settings().backfill_days_per_run
     if longest is None:
         return dg.BackfillPolicy.single_run()
     return dg.BackfillPolicy.multi_run(max_partitions_per_run=longest)
-
-
-def after_other_days(asset: str) -> dg.AssetDep:
-    """A dependency of what reads also other days than its own.
-
-    Where a backfill is cut, the runs of `asset` end in any order: what is made from it then comes
-    when all of them have, as one run. Where it isn't, one run does both, in this order.
-    """
-    if load_settings().backfill_days_per_run is None:
-        return dg.AssetDep(asset)
-    return dg.AssetDep(asset, partition_mapping=dg.AllPartitionMapping())
 
 
 def days_of(partition_keys: Sequence[str]) -> list[date]:

@@ -4,13 +4,16 @@ Named in ``deploy/dagster/dagster.yaml``: the daemon launches by it, the webserv
 """
 
 import warnings
+from typing import Any
+from uuid import uuid4
 
 import redis
 from dagster import DagsterRun
 from dagster import _check as check
+from dagster._core.events import EngineEventData
 from dagster._core.launcher import CheckRunHealthResult, ResumeRunContext, WorkerStatus
-from dagster_celery.launcher import CeleryRunLauncher
-from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+from dagster_celery.launcher import CeleryRunLauncher, _get_run_priority
+from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID_TAG
 
 from riskhub_dagster import run_heartbeat
 
@@ -54,6 +57,30 @@ class RunWorkerLauncher(CeleryRunLauncher):
         if run is None or DAGSTER_CELERY_TASK_ID_TAG not in run.tags:
             return False
         return super().terminate(run_id)
+
+    def _launch_celery_task_run(
+        self, run: DagsterRun, task_signature: Any, routing_key: str
+    ) -> None:
+        """As dagster-celery's, but the run has its task's id before a worker can have the run.
+
+        Who adds a tag to a run writes all of its tags: of two who do so at once one is overwritten,
+        and a worker adds its name.
+        """
+        queue = run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue)
+        task_id = str(uuid4())
+        self._instance.add_run_tags(run.run_id, {DAGSTER_CELERY_TASK_ID_TAG: task_id})
+        self._instance.report_engine_event(
+            "Giving the run to run workers.",
+            run,
+            EngineEventData({"Celery Task ID": task_id, "Celery Queue": queue}),
+            cls=self.__class__,
+        )
+        task_signature.apply_async(
+            task_id=task_id,
+            priority=_get_run_priority(run),
+            queue=queue,
+            routing_key=f"{queue}.{routing_key}",
+        )
 
     def _connect(self) -> redis.Redis:
         return run_heartbeat.connect(

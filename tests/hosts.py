@@ -13,6 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+_REAPER = """
+read -r _
+for host in $(ip netns list | grep "^$1" | cut -d' ' -f1); do
+  kill -KILL $(ip netns pids "$host")
+  ip netns del "$host"
+done
+ip link del "$1"
+"""
 _CAP_SYS_ADMIN, _CAP_NET_ADMIN = 21, 12
 
 
@@ -125,9 +133,27 @@ def network() -> Iterator[Network]:
     with ExitStack() as undo:
         _ip("link", "add", name, "type", "bridge")
         undo.callback(_ip, "link", "del", name)
+        undo.enter_context(_reaper(name))
         _ip("addr", "add", f"10.213.{number}.1/24", "dev", name)
         _ip("link", "set", name, "up")
         yield Network(name, number, undo)
+
+
+@contextmanager
+def _reaper(name: str) -> Iterator[None]:
+    """Takes the network away after a test run that is killed outright: end of file on stdin."""
+    reaper = subprocess.Popen(
+        ["/bin/sh", "-c", _REAPER, "sh", name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        reaper.kill()
+        reaper.communicate()
 
 
 def _ip(*arguments: str) -> None:

@@ -1,6 +1,7 @@
 """`riskhub compute`: the numbers of a range of days made anew, as one run that the UI shows.
 
-As a backfill where the settings cut long ranges: its runs go side by side.
+Where the settings cut long ranges it is a backfill, whose runs go side by side, and then one run
+of what looks back on them.
 """
 
 import time
@@ -22,12 +23,13 @@ from rich.progress import (
 
 from riskhub import bootstrap
 from riskhub.cli.frame import console, errors
-from riskhub.dagster_graphql import DAILY_ASSETS, DagsterGraphql
+from riskhub.dagster_graphql import DAY_ASSETS, DagsterGraphql
 from riskhub.days import each_day
 from riskhub.errors import RiskHubError
 from riskhub.settings import Settings, load_settings
 
 JOB = "compute_days"
+LOOKING_BACK_JOB = "compute_backtests"
 # As riskhub_dagster reads it.
 WORLDS_TAG = "riskhub/worlds"
 _POLL_SEC = 0.5
@@ -121,10 +123,11 @@ def _backfill(
     url = f"{settings.dagster_url}/runs/b/{backfill_id}"
     console.print(url, highlight=False, soft_wrap=True)
     if detach:
+        console.print("outcomes and backtests follow by themselves when it has ended")
         return
     with _progress() as bar:
         tasks = {
-            asset: bar.add_task(asset.replace("_", " "), total=len(days)) for asset in DAILY_ASSETS
+            asset: bar.add_task(asset.replace("_", " "), total=len(days)) for asset in DAY_ASSETS
         }
         while not (state := dagster.backfill(backfill_id)).is_finished:
             for asset, done in state.days_done.items():
@@ -132,7 +135,8 @@ def _backfill(
             time.sleep(_POLL_SEC)
     if not state.has_succeeded:
         raise RunFailed(f"the backfill ended as {state.status}: {url} says why")
-    console.print(f"{len(days)} days computed", highlight=False)
+    run_id = dagster.launch(LOOKING_BACK_JOB, days[0], days[-1], tags)
+    _follow(dagster, settings, run_id, len(days))
 
 
 def _progress() -> Progress:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from riskhub.dagster_graphql import DAILY_ASSETS, LAUNCH_BACKFILL
+from riskhub.dagster_graphql import DAY_ASSETS, LAUNCH_BACKFILL, LOOKING_BACK
 from riskhub.days import each_day, stretches
 from riskhub.demo.worlds import weights_by_day, worlds_of
 from riskhub.errors import RiskHubError
@@ -181,7 +181,7 @@ def launch_backfill(
     keys = [str(day) for first, last in ranges for day in each_day(first, last)]
     params = {
         "partitionNames": keys,
-        "assetSelection": [{"path": [asset]} for asset in DAILY_ASSETS],
+        "assetSelection": [{"path": [asset]} for asset in (*DAY_ASSETS, *LOOKING_BACK)],
         "title": "demo: history",
         "tags": [{"key": "riskhub/demo", "value": "history"}],
     }

@@ -1,6 +1,7 @@
 """From risk numbers to what they met, and to how good they have been.
 
-Both read other days than their own: a backfill makes one run of them however long its range is.
+Both read days before their own. Runs over pieces of history go side by side: one of them works here
+at a time, and what it could not see yet is due afterwards.
 """
 
 from collections import Counter
@@ -19,7 +20,7 @@ from riskhub_dagster.assets.risk import MAX_CHARTED
 from riskhub_dagster.checks.lights import light_checks, light_results
 from riskhub_dagster.columns import of_table
 from riskhub_dagster.metadata import attach, table
-from riskhub_dagster.partitions import after_other_days, days_of
+from riskhub_dagster.partitions import days_of
 from riskhub_dagster.resources import RiskHub
 
 OUTCOMES_KNOWN = "outcomes_known"
@@ -27,8 +28,7 @@ OUTCOMES_KNOWN = "outcomes_known"
 
 @daily_asset(
     "var_outcomes",
-    deps=[after_other_days("risk_metrics"), "prices"],
-    backfill_policy=dg.BackfillPolicy.single_run(),
+    deps=["risk_metrics", "prices"],
     group=signposts.BACKTESTS,
     description=signposts.about(
         "What the forecast of each trading day met: the loss of that day, on the price panel, of "
@@ -61,7 +61,7 @@ def var_outcomes(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
     by_day: dict[date, dict[str, Any]] = {}
     unknown: list[dict[str, Any]] = []
     known = 0
-    with chunks_to_write(hub, scope, "var_outcomes", days) as chunks:
+    with chunks_to_write(hub, scope, "var_outcomes", days, looks_back=True) as chunks:
         for chunk in chunks:
             made = outcomes_of_days(hub.store, panel, chunk, worlds=scope.worlds)
             hub.store.write_outcomes(made.rows, chunk, worlds=scope.worlds, run_id=scope.run_id)
@@ -84,8 +84,7 @@ def var_outcomes(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
 
 @daily_asset(
     "var_backtests",
-    deps=["var_outcomes", after_other_days("risk_metrics")],
-    backfill_policy=dg.BackfillPolicy.single_run(),
+    deps=["var_outcomes", "risk_metrics"],
     group=signposts.BACKTESTS,
     description=signposts.about(
         "How good each method's VaR at 99 % has been for each world, over its last 250 outcomes up "
@@ -116,7 +115,7 @@ def var_backtests(context: dg.AssetExecutionContext, hub: RiskHub) -> Step:
     days, scope = days_of(context.partition_keys), scope_of(context)
     by_day: dict[date, dict[str, Any]] = {}
     rolling = RollingBacktest()
-    with chunks_to_write(hub, scope, "var_backtests", days) as chunks:
+    with chunks_to_write(hub, scope, "var_backtests", days, looks_back=True) as chunks:
         for chunk in chunks:
             rows = backtest_rows(hub.store, rolling, chunk, worlds=scope.worlds)
             hub.store.write_days(

@@ -1,7 +1,7 @@
 """What the daily assets have in common: partitions, runs over ranges, and what a run replaces."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -10,8 +10,7 @@ import dagster as dg
 
 from riskhub.metrics import CODE_VERSION
 from riskhub.store.landing import Landed
-from riskhub_dagster import partitions
-from riskhub_dagster.partitions import daily_partitions, in_chunks
+from riskhub_dagster.partitions import backfill_policy, daily_partitions, in_chunks
 from riskhub_dagster.resources import RiskHub
 
 OWNER = "team:risk-platform"
@@ -20,6 +19,7 @@ ONLY_NEW_TAG = "riskhub/only_new"
 # On runs that are about some worlds only: their ids, with commas between.
 WORLDS_TAG = "riskhub/worlds"
 _BATCH = 256
+_LOOKING_BACK = "looking_back"
 
 Step = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 
@@ -27,7 +27,7 @@ Step = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 def daily_spec(
     key: str,
     *,
-    deps: Sequence[str | dg.AssetDep],
+    deps: Sequence[str],
     group: str,
     description: str,
     kinds: set[str],
@@ -51,24 +51,17 @@ def daily_spec(
 
 
 def daily_assets(
-    name: str,
-    specs: Sequence[dg.AssetSpec],
-    check_specs: Sequence[dg.AssetCheckSpec],
-    *,
-    backfill_policy: dg.BackfillPolicy | None = None,
+    name: str, specs: Sequence[dg.AssetSpec], check_specs: Sequence[dg.AssetCheckSpec]
 ) -> Callable[[Callable[..., Step]], dg.AssetsDefinition]:
     """Assets of daily partitions that are computed together, by a backfill as ranges.
 
     They may yield no materialization, for a day of which nothing can be accepted.
-
-    Args:
-        backfill_policy: of an asset that can't be cut as the settings say; see `partitions`.
     """
     return dg.multi_asset(
         name=name,
         specs=specs,
         check_specs=check_specs,
-        backfill_policy=backfill_policy or partitions.backfill_policy(),
+        backfill_policy=backfill_policy(),
         retry_policy=dg.RetryPolicy(
             max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
         ),
@@ -76,16 +69,11 @@ def daily_assets(
 
 
 def daily_asset(
-    key: str,
-    *,
-    check_specs: Sequence[dg.AssetCheckSpec] = (),
-    backfill_policy: dg.BackfillPolicy | None = None,
-    **spec: Any,
+    key: str, *, check_specs: Sequence[dg.AssetCheckSpec] = (), **spec: Any
 ) -> Callable[[Callable[..., Step]], dg.AssetsDefinition]:
     """One asset of daily partitions; takes what `daily_spec` takes."""
     # A multi_asset of one, because `backfill_policy` is settled on it and in beta on `asset`.
-    specs = [daily_spec(key, **spec)]
-    return daily_assets(key, specs, check_specs, backfill_policy=backfill_policy)
+    return daily_assets(key, [daily_spec(key, **spec)], check_specs)
 
 
 def newest_position(read: Sequence[Landed]) -> int:
@@ -122,24 +110,31 @@ def scope_of(context: dg.AssetExecutionContext) -> Scope:
 
 @contextmanager
 def chunks_to_write(
-    hub: RiskHub, scope: Scope, table: str, days: Sequence[date]
+    hub: RiskHub, scope: Scope, table: str, days: Sequence[date], *, looks_back: bool = False
 ) -> Iterator[Iterator[Sequence[date]]]:
     """The days of a table, a chunk at a time, each claimed while the caller works on it.
 
     A run that is tried again gets what the first try has not written. `table` is the first of
-    those that the caller writes; a write has to be given `run_id=scope.run_id`.
+    those that the caller writes; a write has to be given `run_id=scope.run_id`. `looks_back`: it
+    reads also days before the chunk; then nobody else who does works meanwhile, on any day.
     """
-    with closing(_claimed(hub, scope, table, days)) as chunks:  # an error must end the claim, too
+    claimed = _claimed(hub, scope, table, days, looks_back)
+    with closing(claimed) as chunks:  # an error must end the claim, too
         yield chunks
 
 
 def _claimed(
-    hub: RiskHub, scope: Scope, table: str, days: Sequence[date]
+    hub: RiskHub, scope: Scope, table: str, days: Sequence[date], looks_back: bool
 ) -> Generator[Sequence[date]]:
     written = hub.store.written_by(scope.run_id, table)
     sizes = hub.store.landings_per_day(days[0], days[-1])
     for chunk in in_chunks([day for day in days if day not in written], sizes):
-        with hub.store.claim(table, chunk):
+        with ExitStack() as claims:
+            if (
+                looks_back
+            ):  # else a backtest could be written that has not seen an outcome before it
+                claims.enter_context(hub.store.claim(_LOOKING_BACK, [date.min]))
+            claims.enter_context(hub.store.claim(table, chunk))
             yield chunk
     hub.store.forget_progress(scope.run_id, table)
 

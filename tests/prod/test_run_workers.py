@@ -299,7 +299,7 @@ def check_that_all_is_there_and_once(cast: Cast, lost: Host, kept: Host, calm: R
     runs = [run for run in cast.runs() if BACKFILL_ID_TAG in run.tags]
     succeeded = [run for run in runs if run.status is dg.DagsterRunStatus.SUCCESS]
     failed = [run for run in runs if run.status is dg.DagsterRunStatus.FAILURE]
-    assert len(succeeded) == CHUNKS + 1  # and one for outcomes and backtests
+    assert len(succeeded) == CHUNKS
     assert {host_of(run) for run in runs} == {lost.name, kept.name}
     (given_up,) = [run for run in failed if host_of(run) == lost.name]
     (again,) = [run for run in runs if run.tags.get(PARENT_RUN_ID_TAG) == given_up.run_id]

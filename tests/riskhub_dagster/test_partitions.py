@@ -5,7 +5,7 @@ from datetime import date, timedelta
 import dagster as dg
 import pytest
 
-from riskhub_dagster.partitions import after_other_days, backfill_policy, in_chunks
+from riskhub_dagster.partitions import backfill_policy, in_chunks
 
 FIRST = date(2020, 1, 1)
 
@@ -37,11 +37,7 @@ def test_a_backfill_is_one_run_a_range_until_the_settings_cut_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert backfill_policy() == dg.BackfillPolicy.single_run()
-    assert after_other_days("risk_metrics").partition_mapping is None
 
     monkeypatch.setenv("RISKHUB_BACKFILL_DAYS_PER_RUN", "250")
 
     assert backfill_policy() == dg.BackfillPolicy.multi_run(max_partitions_per_run=250)
-    # What reads other days than its own waits for all of them.
-    mapping = after_other_days("risk_metrics").partition_mapping
-    assert isinstance(mapping, dg.AllPartitionMapping)
