@@ -13,7 +13,7 @@ import redis
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from riskhub import bootstrap, cast, embedded
+from riskhub import bootstrap, cast, embedded, probes
 from riskhub.demo import history, live
 from riskhub.demo.history import Alive, BackfillFailed, DemoFailed, Period
 from riskhub.demo.report import as_table, report
@@ -26,6 +26,8 @@ _POLL_SEC = 0.5
 # What is pending is asked of tens of thousands of snapshots, beside those who compute them.
 _LOOK_SEC = 2.0
 _LIVE_PASS_TIMEOUT_SEC = 150.0
+# That the code server is back: it asks every second, and then loads.
+_DAEMON_NOTICES_WITHIN_SEC = 5.0
 BACKFILL_ATTEMPTS = 3
 _FULL_BYTES = 2**20
 
@@ -118,6 +120,7 @@ def feed(settings: Settings, console: Console, periods: tuple[Period, ...], aliv
                     if attempt == BACKFILL_ATTEMPTS:
                         raise
                     progress.console.print(f"[yellow]{error}; asking for what it left[/]")
+                    _await_definitions(settings, alive)
         left_over = _pending_history(store)
         if left_over:
             raise DemoFailed(f"the backfill ended, but {_some(left_over)} have no numbers")
@@ -148,6 +151,18 @@ def _backfill(
             progress.update(computing, total=len(pending), completed=done)
         time.sleep(_LOOK_SEC)
     progress.update(computing, total=len(pending), completed=len(pending))
+
+
+def _await_definitions(settings: Settings, alive: Alive) -> None:
+    """Return when Dagster has our definitions again, if the code server has just been killed.
+
+    The daemon fails any backfill that it looks at meanwhile, each within a second.
+    """
+    deadline = time.monotonic() + history.PATIENCE_SEC
+    while not probes.listens(*settings.code_server) and time.monotonic() < deadline:
+        alive()
+        time.sleep(_POLL_SEC)
+    time.sleep(_DAEMON_NOTICES_WITHIN_SEC)
 
 
 def _pending_history(store: Store) -> list[date]:
