@@ -17,6 +17,7 @@ LOCATION, REPOSITORY = "riskhub", "__repository__"
 PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
+BACKFILL_TAG, ROOT_RUN_TAG = "dagster/backfill", "dagster/root_run_id"
 UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 
 _LAUNCH = """
@@ -44,7 +45,7 @@ _RUNS = """
 query($filter: RunsFilter!) {
   runsOrError(filter: $filter, limit: 1000) {
     __typename
-    ... on Runs { results { runId tags { key value } } }
+    ... on Runs { results { runId status tags { key value } } }
     ... on PythonError { message }
     ... on InvalidPipelineRunsFilterError { message }
   }
@@ -266,10 +267,27 @@ class DagsterGraphql:
         if answer["__typename"] != "PartitionBackfill":
             raise DagsterRefused(f"Dagster lost the backfill {backfill_id}: {said(answer)}")
         counts = (answer["assetBackfillData"] or {}).get("assetBackfillStatuses", ())
+        status = answer["status"]
+        # Dagster looks first at what is materialized and then whether a run is left: one that was
+        # retried with success in between it still calls failed.
+        if status == "COMPLETED_FAILED" and self._all_made_good(backfill_id):
+            status = "COMPLETED_SUCCESS"
         return BackfillState(
-            answer["status"],
+            status,
             {"/".join(c["assetKey"]["path"]): c["numPartitionsMaterialized"] for c in counts if c},
         )
+
+    def _all_made_good(self, backfill_id: str) -> bool:
+        """Whether of each run of a backfill a try has succeeded."""
+        of_backfill = {"tags": [{"key": BACKFILL_TAG, "value": backfill_id}]}
+        answer = self.ask(_RUNS, {"filter": of_backfill})["runsOrError"]
+        if answer["__typename"] != "Runs":
+            raise DagsterRefused(f"Dagster does not tell of its runs: {said(answer)}")
+        tries: dict[str, set[str]] = {}
+        for run in answer["results"]:
+            tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+            tries.setdefault(tags.get(ROOT_RUN_TAG, run["runId"]), set()).add(run["status"])
+        return bool(tries) and all("SUCCESS" in each for each in tries.values())
 
     def unfinished_runs(self, first: date, last: date) -> list[str]:
         """The runs that have not ended and write a day from `first` to `last`, newest first."""

@@ -104,12 +104,12 @@ class Network:
         self._name = name
         self._number = number
         self._undo = undo
-        self._hosts = 0
+        self._hosts: list[Host] = []
 
     def host(self, name: str) -> Host:
         """One more host."""
-        self._hosts += 1
-        namespace, cable = f"{self._name}{name}{self._hosts}", f"{self._name}v{self._hosts}"
+        number = len(self._hosts) + 1
+        namespace, cable = f"{self._name}{name}{number}", f"{self._name}v{number}"
         _ip("netns", "add", namespace)
         self._undo.callback(_ip, "netns", "del", namespace)
         _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", namespace)
@@ -117,12 +117,18 @@ class Network:
         _ip("link", "set", cable, "master", self._name, "up")
         inside = ("-n", namespace)
         _ip(*inside, "link", "set", "lo", "up")
-        address = f"10.213.{self._number}.{self._hosts + 1}/24"
+        address = f"10.213.{self._number}.{number + 1}/24"
         _ip(*inside, "addr", "add", address, "dev", "eth0")
         _ip(*inside, "link", "set", "eth0", "up")
         host = Host(namespace, cable)
         self._undo.callback(host.kill)  # before the namespace goes
+        self._hosts.append(host)
         return host
+
+    def kill_hosts(self) -> None:
+        """End all processes of all hosts: another test has other ones."""
+        for host in self._hosts:
+            host.kill()
 
 
 @contextmanager
