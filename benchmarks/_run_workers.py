@@ -110,8 +110,8 @@ def _a_hub_on_postgres(*, workers: int, on_workers: bool = True) -> Iterator[Set
         yield settings
 
 
-def _cast(settings: Settings, *, workers: int) -> tuple[list[Child], list[Child]]:
-    """What decides, and then the run workers if there are any."""
+def _cast(settings: Settings, *, workers: int) -> list[list[Child]]:
+    """The code server, then what asks it, then the run workers if there are any."""
     [code] = [child for child in cast.foundations(settings) if child.name == "code"]
     orchestration = cast.orchestration(settings)
     dagster = [child for child in orchestration if child.name in {"dagster", "daemon"}]
@@ -121,7 +121,7 @@ def _cast(settings: Settings, *, workers: int) -> tuple[list[Child], list[Child]
     ]
     log = settings.home / "logs" / "runs.log"
     runs = Child("runs", command, lambda: " ready." in log.read_text(), about="run workers")
-    return [code, *dagster], [runs] if workers else []
+    return [[code], dagster, [runs] if workers else []]
 
 
 # -- launching -------------------------------------------------------------------------------------
@@ -130,8 +130,8 @@ def _cast(settings: Settings, *, workers: int) -> tuple[list[Child], list[Child]
 def _launch_seconds(*, on_workers: bool) -> float:
     """The median from the launch to the success of a run; the first, which loads, is left out."""
     with _a_hub_on_postgres(workers=1, on_workers=on_workers) as settings:
-        deciding, runs = _cast(settings, workers=1 if on_workers else 0)
-        with running(settings, deciding, runs), instance_of(settings) as instance:
+        groups = _cast(settings, workers=1 if on_workers else 0)
+        with running(settings, *groups), instance_of(settings) as instance:
             took = []
             for _ in range(LAUNCHES + 1):
                 [run_id] = _computed(settings, [(EMPTY_DAY, EMPTY_DAY)])
