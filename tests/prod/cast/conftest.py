@@ -1,4 +1,4 @@
-"""Production, started once for each module that wants it."""
+"""Production, started once for all the tests that want it."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import service_resolution
 from production import Production, production
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def prod(
     tmp_path_factory: pytest.TempPathFactory,
     postgres_server: str,
