@@ -14,8 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from riskhub.blobs import BlobStore, open_blobs
-from riskhub.cli import app
-from riskhub.cli import retention as command
+from riskhub.cli import app, frame, retention
 from riskhub.cli.frame import console
 from riskhub.hub import Hub, utc_now
 from riskhub.settings import load_settings
@@ -108,7 +107,7 @@ def test_blobs_go_when_their_grace_is_over(
 ) -> None:
     run("--apply")
     later = utc_now() + timedelta(hours=25)
-    monkeypatch.setattr(command, "utc_now", lambda: later)
+    monkeypatch.setattr(retention, "utc_now", lambda: later)
 
     assert rows(run().stdout)["unreferenced blobs"] == ["2", ""]
     assert rows(run("--apply").stdout)["unreferenced blobs"] == ["2", ""]
@@ -140,7 +139,7 @@ def test_a_terminal_has_a_progress_bar(
 ) -> None:
     drawn = io.StringIO()
     terminal = Console(file=drawn, force_terminal=True, width=100)
-    monkeypatch.setattr(command, "errors", terminal)
+    monkeypatch.setattr(frame, "errors", terminal)
 
     assert run("--apply").exit_code == 0
 
