@@ -156,7 +156,7 @@ class Producers:
         count = 0
         while not self._over.wait(self._pause_sec):
             world = f"w{seeded.randrange(WORLDS)}"
-            yield world, document(seeded, f"{number}-{count}", datetime.now(UTC))
+            yield world, document(seeded, f"{self._seed}-{number}-{count}", datetime.now(UTC))
             count += 1
 
     def _note(self, world: str, version: str, digest: str) -> None:
