@@ -33,7 +33,7 @@ test: $(VENV)/has-dev $(VENV)/has-riskhub ## all tests; ARGS="-k budget -x" goes
 	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # Ten minutes of it are chaos: RISKHUB_CHAOS_SECONDS=60 make test-prod is a short one.
-test-prod: $(VENV)/has-dev $(VENV)/has-riskhub ## production, whole, on real services: about 13 minutes
+test-prod: $(VENV)/has-dev $(VENV)/has-riskhub ## production, whole, on real services: about 16 minutes
 	@exec $(BIN)/python -m pytest tests/prod -s -v $(ARGS)
 
 lint: $(VENV)/has-dev $(VENV)/has-riskhub ## ruff, mypy and the import contracts
