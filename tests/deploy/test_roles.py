@@ -140,7 +140,7 @@ def test_the_role_of_the_processes_does_their_work(worked: Databases, table: str
     assert count(worked, "riskhub_reader", table) >= 1
 
 
-def test_the_store_writes_cycles_alerts_and_dead_letters_as_that_role(
+def test_the_store_writes_alerts_places_and_condemned_blobs_as_that_role(
     worked: Databases,
 ) -> None:
     with worked.store("riskhub_app") as store:
