@@ -99,12 +99,13 @@ def _run(
             aside=aside,
             monotonic=time.monotonic,
             failed=lambda error: tell("history lost", error=type(error).__name__, why=error),
+            back=lambda lost: tell("history back", lost=lost),
         )
         governor = Governor(lease, cycle, history, clock=time.time, tell=tell)
         try:
             run(governor.beat, interval_sec=interval_sec, monotonic=time.monotonic, wait=stop.wait)
         finally:
-            governor.release()
+            governor.leave()
             history.close()
 
 

@@ -67,7 +67,8 @@ class History:
     """Keeps one process's cycles, aside of its beats: a busy database must not delay a budget.
 
     While one is being written the next ones are not kept; what has changed meanwhile is seen by the
-    first after it. One that could not be written is lost, and the next one is then kept whole.
+    first after it. One that could not be written is lost, and the next one is then kept whole. Told
+    is the first that is lost, and how many were when there is one that is not.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class History:
         aside: Executor,
         monotonic: Callable[[], float],
         failed: Callable[[Exception], None],
+        back: Callable[[int], None],
     ) -> None:
         """Keep nothing yet.
 
@@ -88,7 +90,8 @@ class History:
             every_sec: whole cycles are so far apart, if nothing about all symbols changes.
             aside: where it is written.
             monotonic: seconds that never go back.
-            failed: told of each that was lost.
+            failed: told why one was lost, unless that is why the one before it was.
+            back: told how many were lost, when one is written again.
         """
         self._record = record
         self._mode = mode
@@ -96,6 +99,9 @@ class History:
         self._aside = aside
         self._monotonic = monotonic
         self._failed = failed
+        self._back = back
+        self._failure: str | None = None
+        self._lost = 0
         self._writing: Future[None] | None = None
         self._about_all: object = None
         self._policies: Mapping[str, Mapping[str, str]] = {}
@@ -147,10 +153,17 @@ class History:
             return False
         error = self._writing.exception()
         self._writing = None
-        if error is not None:
-            if not isinstance(error, Exception):
-                raise error
-            self._whole_at = None
+        if error is None:
+            if self._lost:
+                self._back(self._lost)
+            self._failure, self._lost = None, 0
+            return True
+        if not isinstance(error, Exception):
+            raise error
+        self._whole_at = None
+        self._lost += 1
+        if (name := type(error).__name__) != self._failure:
+            self._failure = name
             self._failed(error)
         return True
 

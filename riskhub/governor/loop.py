@@ -68,9 +68,11 @@ class Governor:
         self._told: object = None
         self._failure: str | None = None
         self._failures = 0
+        self._wrote = False
 
     def beat(self) -> bool:
         """Take or keep the lease, and with it compute and write; whether that came about."""
+        self._wrote = False
         try:
             if not self._lease.take():
                 self._recovered()
@@ -82,6 +84,7 @@ class Governor:
             self._recovered()
             self._writes(cycle)
             self._history.offer(cycle, writer=self._lease.owner, now=now)
+            self._wrote = True
             return True
         except redis.RedisError as error:
             self._tally.count(REDIS_WRITE_FAIL)
@@ -93,6 +96,12 @@ class Governor:
                 _logger.exception("a cycle of the governor failed")
             self.release()  # another process may do better
         return False
+
+    def leave(self) -> None:
+        """Let another write, once ours are as young as can be: it may have to be started first."""
+        if self._wrote:
+            self.beat()
+        self.release()
 
     def release(self) -> None:
         """Let another write at once; when Redis is away, the lease runs out by itself."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from builders import wait_until
 from on_topic import all_on
 from producing import producers
 from production import SYMBOLS, TOKEN, Production, budget_age_sec
@@ -187,16 +188,19 @@ def test_and_all_of_it_is_there(prod: Production, posted: dict[str, Any]) -> Non
 
 
 class Budgets:
-    """How long there was no new budget, while one looks."""
+    """How old the oldest budget became, while one looks; and while which process was restarted."""
 
     def __init__(self, settings: Settings) -> None:
-        self.longest_sec = 0.0
+        self.oldest_sec: dict[str, float] = {}
+        self.meanwhile = ""
         self._settings = settings
         self._over = Event()
 
     @contextmanager
     def watched(self) -> Iterator["Budgets"]:
-        """Look every 0.2 s."""
+        """Look every 0.2 s, from when there are fresh ones."""
+        with bootstrap.redis_client(self._settings) as client:
+            wait_until(lambda: budget_age_sec(client, time.time()) < 2)
         thread = Thread(target=self._look, daemon=True)
         thread.start()
         try:
@@ -208,7 +212,8 @@ class Budgets:
     def _look(self) -> None:
         with bootstrap.redis_client(self._settings) as client:
             while not self._over.wait(0.2):
-                self.longest_sec = max(self.longest_sec, budget_age_sec(client, time.time()))
+                of, age_sec = self.meanwhile, budget_age_sec(client, time.time())
+                self.oldest_sec[of] = max(self.oldest_sec.get(of, 0.0), age_sec)
 
 
 def test_each_process_is_restarted_under_load_and_nothing_is_lost(
@@ -219,10 +224,12 @@ def test_each_process_is_restarted_under_load_and_nothing_is_lost(
         load.wait_for(SOME)
         with Budgets(prod.settings).watched() as budgets:
             for name in [name for name in prod.children if name != "api"]:
+                budgets.meanwhile = name
                 prod.restart(name)
                 load.wait_for(SOME // 3)
-        # A new one is due every 10 s; none was missed for longer than this.
-        assert budgets.longest_sec - prod.settings.governor.interval_sec < 15
+        oldest = {name: round(age_sec, 1) for name, age_sec in budgets.oldest_sec.items()}
+        print(f"oldest budget, in seconds: {oldest}")
+        assert max(oldest.values()) < 15  # whoever reads them, whenever, and one is due each 10 s
         assert not load.failed  # the API was there all the while
 
         # One worker after the other, each when its successor serves.

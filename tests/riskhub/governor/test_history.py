@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from riskhub.errors import StoreUnavailable
+from riskhub.errors import RiskHubError, StoreNotMigrated, StoreUnavailable
 from riskhub.governor import (
     FORMULA_VERSION,
     BudgetCycle,
@@ -50,7 +50,7 @@ class AtOnce(Executor):
         def do() -> None:
             try:
                 future.set_result(fn(*args, **kwargs))
-            except StoreUnavailable as error:
+            except RiskHubError as error:
                 future.set_exception(error)
 
         self.waiting.append(do)
@@ -71,6 +71,7 @@ class Kept:
     failing: Exception | None = None
     rows: list[tuple[Row, list[str]]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    back: list[int] = field(default_factory=list)
     aside: AtOnce = field(default_factory=AtOnce)
 
     def __post_init__(self) -> None:
@@ -81,6 +82,7 @@ class Kept:
             aside=self.aside,
             monotonic=lambda: self.seconds,
             failed=lambda error: self.lost.append(str(error)),
+            back=self.back.append,
         )
 
     def record(self, row: Row, budgets: Any) -> None:
@@ -249,16 +251,29 @@ def test_a_busy_database_keeps_nobody_waiting_and_what_changed_is_kept_after_it(
     assert kept.rows[1][0]["computed_at"].timestamp() == NOW + 75
 
 
-def test_what_could_not_be_written_is_told_and_the_next_cycle_is_kept_whole(kept: Kept) -> None:
+def test_what_could_not_be_written_is_told_once_and_the_next_cycle_is_kept_whole(
+    kept: Kept,
+) -> None:
     kept.failing = StoreUnavailable("the database is away")
     kept.offer(0, cycle())
     kept.offer(10, cycle())
     kept.failing = None
     kept.offer(20, cycle())
+    assert (kept.lost, kept.back) == (["the database is away"], [])
     kept.offer(30, cycle())
-    assert kept.lost == ["the database is away"] * 2
+    assert (kept.lost, kept.back) == (["the database is away"], [2])
     assert kept.shapes == [WHOLE]
     assert kept.rows[0][0]["computed_at"].timestamp() == NOW + 20
+
+
+def test_another_reason_is_told_and_so_is_the_same_one_the_next_time(kept: Kept) -> None:
+    for at, failing in enumerate((StoreUnavailable("a"), StoreNotMigrated("b"), None, None)):
+        kept.failing = failing
+        kept.offer(60 * at, cycle())
+    kept.failing = StoreNotMigrated("c")
+    kept.offer(240, cycle())
+    kept.history.close()
+    assert (kept.lost, kept.back) == (["a", "b", "c"], [2])
 
 
 def test_at_the_end_the_last_one_is_waited_for_and_its_failure_told(kept: Kept) -> None:

@@ -145,6 +145,7 @@ class Alone:
             aside=self.aside,
             monotonic=lambda: self.now,
             failed=lambda error: self.tell("history lost", why=str(error)),
+            back=lambda lost: self.tell("history back", lost=lost),
         )
         self.governor = Governor(
             self.lease, self.cycle, history, clock=lambda: self.now, tell=self.tell
@@ -253,6 +254,29 @@ def test_who_slept_through_the_end_of_its_lease_does_not_write_over_its_successo
     mine.before = lambda: None
     assert not mine.beat()
     assert mine.events == ["failed", "recovered", "stands by"]
+
+
+def test_who_leaves_writes_once_more_and_gives_the_lease_back(
+    client: redis.Redis, govern: Callable[..., Alone]
+) -> None:
+    mine = govern()
+    mine.beat()
+    mine.now += 9
+    mine.governor.leave()
+    assert int(client.hget(BUDGET_KEY, "timestamp")) == NOW + 9
+    assert holder(client) is None
+
+
+def test_who_stands_by_leaves_without_a_word(
+    client: redis.Redis, govern: Callable[..., Alone]
+) -> None:
+    Lease(client, "other", sec=60).take()
+    mine = govern()
+    mine.beat()
+    client.delete(WRITER_KEY)  # free, and not for somebody who leaves
+    mine.governor.leave()
+    assert not client.exists(BUDGET_KEY)
+    assert holder(client) is None
 
 
 def test_a_lease_that_is_given_back_is_the_next_ones_at_once(
