@@ -7,19 +7,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import httpx
 import psutil
 import redis
 import service_resolution
 from builders import wait_until
+from outages import Services
 from served import environment
 
 from riskhub import bootstrap, cast
 from riskhub.controlbus.relay import reader_of
+from riskhub.dagster_graphql import UNFINISHED, DagsterGraphql, DagsterRefused
 from riskhub.governor.publish import BUDGET_PREFIX
 from riskhub.settings import Settings, load_settings
 from riskhub.store import Store
@@ -30,6 +33,7 @@ EQUITY_KEY = "quantum:account:equity"
 SYMBOLS = ("BAC", "JPM", "XOM")
 _PORTS = ("API", "DAGSTER", "CODE_SERVER", "WORKER__METRICS")
 _ALL_READY_WITHIN_SEC = 360.0
+_RUNS = "{runsOrError(limit: 10000) {... on Runs {results {runId status}}}}"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Production:
     environment: dict[str, str]
     settings: Settings
     process: subprocess.Popen[bytes]
+    services: Services
 
     @property
     def children(self) -> dict[str, Child]:
@@ -80,6 +85,19 @@ class Production:
         head = store.events_head()
         return not store.pending_days().days and store.cursor(reader_of(self.settings)) >= head
 
+    def runs(self) -> dict[str, str]:
+        """Dagster's runs by id, each with its status."""
+        with httpx.Client(timeout=30) as client:
+            asked = DagsterGraphql(client, self.settings.dagster_url).ask(_RUNS, {})
+        return {run["runId"]: run["status"] for run in asked["runsOrError"]["results"]}
+
+    def has_unfinished_runs(self) -> bool:
+        """Whether a run is under way, or waits, or is forgotten; true, too, while nobody says."""
+        try:
+            return not set(UNFINISHED).isdisjoint(self.runs().values())
+        except (httpx.TransportError, DagsterRefused):
+            return True
+
     def riskhub(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Type a command."""
         return subprocess.run(
@@ -103,24 +121,22 @@ class Production:
 
 
 @contextmanager
-def production(
-    home: Path, postgres: str, redis_url: str, kafka: str, s3: str
-) -> Iterator[Production]:
+def production(home: Path, services: Services) -> Iterator[Production]:
     """Start all of it, empty; ended with the block.
 
     Args:
         home: a directory.
-        postgres, redis_url, kafka, s3: where the services are; databases, a topic and a bucket of
-            our own are made there.
+        services: databases, a topic and a bucket of our own are made there.
     """
     with ExitStack() as stack:
         hub, dagster = (
-            stack.enter_context(service_resolution.fresh_database(postgres)) for _ in range(2)
+            stack.enter_context(service_resolution.fresh_database(services.postgres))
+            for _ in range(2)
         )
-        topic = stack.enter_context(service_resolution.fresh_topic(kafka))
-        bucket = stack.enter_context(service_resolution.fresh_bucket(s3))
-        broker_url = redis_url.rpartition("/")[0] + "/1"
-        for url in (redis_url, broker_url):
+        topic = stack.enter_context(service_resolution.fresh_topic(services.kafka))
+        bucket = stack.enter_context(service_resolution.fresh_bucket(services.s3))
+        broker_url = services.redis.rpartition("/")[0] + "/1"
+        for url in (services.redis, broker_url):
             stack.enter_context(service_resolution.flushed(url))
         assert bucket.s3_secret_access_key is not None
         ports = {f"RISKHUB_{name}_PORT": str(service_resolution.free_port()) for name in _PORTS}
@@ -130,8 +146,8 @@ def production(
             RISKHUB_PROFILE="prod",
             RISKHUB_TOKEN=TOKEN,
             RISKHUB_DATABASE_URL=hub,
-            RISKHUB_REDIS_URL=redis_url,
-            RISKHUB_CONTROLBUS_BROKERS=kafka,
+            RISKHUB_REDIS_URL=services.redis,
+            RISKHUB_CONTROLBUS_BROKERS=services.kafka,
             RISKHUB_CONTROLBUS_TOPIC=topic,
             RISKHUB_WORKER__GROUP=topic,
             RISKHUB_DAGSTER_DATABASE_URL=dagster.replace("+psycopg:", "+psycopg2:"),
@@ -159,7 +175,7 @@ def production(
                 start_new_session=True,
             )
         stack.callback(_end, process)
-        here = Production(home, found, settings, process)
+        here = Production(home, found, settings, process, services)
         stack.enter_context(_account(settings))
         here.wait_for(
             lambda: "serving; Ctrl-C ends it" in here.said(), within_sec=_ALL_READY_WITHIN_SEC
@@ -181,11 +197,8 @@ def _account(settings: Settings) -> Iterator[None]:
     def tell() -> None:
         with bootstrap.redis_client(settings) as client:
             while not over.wait(2.0):
-                seconds = client.time()[0]
-                client.hset(EQUITY_KEY, mapping={"equity_usd": 100_000, "timestamp": seconds})
-                for symbol in SYMBOLS:
-                    position = {"position_amt": 100, "mark_price": 30.0, "timestamp": seconds}
-                    client.hset(f"quantum:position:snapshot:{symbol}", mapping=position)
+                with suppress(redis.RedisError):  # it is away, and is told when it is back
+                    _tell_account(client)
 
     thread = threading.Thread(target=tell, daemon=True, name="account")
     thread.start()
@@ -194,6 +207,14 @@ def _account(settings: Settings) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def _tell_account(client: "redis.Redis") -> None:
+    seconds = client.time()[0]
+    client.hset(EQUITY_KEY, mapping={"equity_usd": 100_000, "timestamp": seconds})
+    for symbol in SYMBOLS:
+        position = {"position_amt": 100, "mark_price": 30.0, "timestamp": seconds}
+        client.hset(f"quantum:position:snapshot:{symbol}", mapping=position)
 
 
 def _works(process: psutil.Process) -> bool:

@@ -5,7 +5,6 @@ afterwards asks the database what is true.
 """
 
 import itertools
-import os
 import random
 import signal
 import subprocess
@@ -16,17 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
-import psycopg
 import pytest
 import redis
 import service_resolution
 from builders import HEADERS, WORLD, raw_document, wait_until
+from own_servers import OwnServer, own_server, postgres_answers, redis_answers, without
 from served import api_process, log_of, migrate_database, migrate_home
-from sqlalchemy import make_url
 
 from riskhub.settings import Settings
 from riskhub.store import open_store
@@ -37,101 +34,6 @@ MIDNIGHT = datetime(2026, 1, 31, tzinfo=UTC)
 CLIENTS = 8
 SOME = 400
 """So many answers before the next trouble, so that it comes while there is work."""
-
-
-# -- servers that can be killed and started again --------------------------------------------------
-
-
-class OwnServer:
-    """A server of the test's own, as `service_resolution` started it; by its port."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.port = make_url(url).port or 0
-        self._process = self._listener()
-        self._command = _command_of(self._process, self.port)
-        self._options: dict[str, Any] = {"cwd": self._process.cwd()}
-        if os.geteuid() == 0:  # Postgres refuses to run as root
-            owner = self._process.uids().real, self._process.gids().real
-            self._options |= {"user": owner[0], "group": owner[1], "extra_groups": []}
-        self._started: list[subprocess.Popen[bytes]] = []
-
-    def send(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def end(self, number: signal.Signals) -> None:
-        """Send a signal that ends it, and return when it has ended."""
-        self._process.send_signal(number)
-        self._process.wait(30)
-
-    def start(self, answers: Callable[[], bool]) -> None:
-        """Start it again, as often as it takes: what a killed one held is let go of in time."""
-
-        def is_up() -> bool:
-            if not self._started or self._started[-1].poll() is not None:
-                self._started.append(
-                    subprocess.Popen(
-                        self._command,
-                        stdin=subprocess.DEVNULL,
-                        stdout=subprocess.DEVNULL,
-                        stderr=subprocess.DEVNULL,
-                        start_new_session=True,
-                        **self._options,
-                    )
-                )
-            return answers() and self._started[-1].poll() is None
-
-        wait_until(is_up)
-        self._process = psutil.Process(self._started[-1].pid)
-
-    def close(self) -> None:
-        """End what was started here; the first one ends with the form that served it."""
-        for started in self._started:
-            if started.poll() is None:
-                started.send_signal(signal.SIGCONT)
-                started.send_signal(signal.SIGINT)
-            try:
-                started.wait(10)
-            except subprocess.TimeoutExpired:
-                started.kill()
-                started.wait()
-
-    def _listener(self) -> psutil.Process:
-        children = psutil.Process().children(recursive=True)
-        (found,) = [child for child in children if self._is_listened_to_by(child)]
-        return found
-
-    def _is_listened_to_by(self, process: psutil.Process) -> bool:
-        try:
-            connections = process.net_connections("inet4")
-        except psutil.Error:  # it has just ended
-            return False
-        listening = {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
-        return self.port in listening
-
-
-def _command_of(process: psutil.Process, port: int) -> list[str]:
-    command = process.cmdline()
-    binary, _, title = command[0].partition(" ")
-    if title:  # Redis writes over its own command line
-        only_memory = ["--save", "", "--appendonly", "no"]
-        return [binary, "--bind", "127.0.0.1", "--port", str(port), *only_memory]
-    return command
-
-
-@contextmanager
-def own_server(form: service_resolution.Form) -> Iterator[OwnServer]:
-    with form.serve() as url:
-        server = OwnServer(url)
-        try:
-            yield server
-        finally:
-            server.close()
-
-
-def without(variable: str) -> dict[str, str]:
-    """The environment, without a server that is somebody else's: ours is going to be killed."""
-    return {name: value for name, value in os.environ.items() if name != variable}
 
 
 @pytest.fixture(scope="module")
@@ -146,23 +48,6 @@ def own_redis() -> Iterator[OwnServer]:
     environ = without(service_resolution.REDIS_URL)
     with own_server(service_resolution.resolve_redis(environ)) as server:
         yield server
-
-
-def postgres_answers(server: OwnServer) -> bool:
-    url = make_url(server.url).set(drivername="postgresql").render_as_string(hide_password=False)
-    try:
-        psycopg.connect(url, connect_timeout=2).close()
-    except psycopg.OperationalError:
-        return False
-    return True
-
-
-def redis_answers(server: OwnServer) -> bool:
-    try:
-        with redis.Redis(port=server.port, socket_timeout=2) as client:
-            return bool(client.ping())
-    except (redis.ConnectionError, redis.TimeoutError):
-        return False
 
 
 # -- load ------------------------------------------------------------------------------------------

@@ -57,6 +57,12 @@ class KafkaBroker:
             self.close()
             raise RuntimeError(f"Kafka does not come up; its log:\n{self.log()[-4000:]}")
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None, "it is not running"
+        return self._process.pid
+
     def stop(self) -> None:
         """Shut it down in order (SIGTERM); returns when it has ended."""
         self._end(signal.SIGTERM)

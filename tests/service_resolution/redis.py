@@ -21,16 +21,20 @@ _EMBEDDED_REDIS = (
 )
 
 
-def resolve_redis(environ: Mapping[str, str] = os.environ, *, also_on: str | None = None) -> Form:
+def resolve_redis(
+    environ: Mapping[str, str] = os.environ, *, durable: bool = False, also_on: str | None = None
+) -> Form:
     """The form Redis takes here. Starts nothing.
 
-    A local binary also listens on the address `also_on`.
+    A local binary that is `durable` appends to a file, as in production; and it also listens on the
+    address `also_on`.
     """
     if url := environ.get(REDIS_URL):
         return Form(given(REDIS_URL, url), True, partial(at, url))
     if not environ.get(STAND_INS) and (binary := shutil.which("redis-server")):
         label = f"local binary ({binary})"
-        return Form(label, True, partial(_serve_redis, partial(_redis_command, binary, also_on)))
+        command = partial(_redis_command, binary, durable, also_on)
+        return Form(label, True, partial(_serve_redis, command))
     if find_spec("fakeredis"):
         label = "stand-in (fakeredis over TCP)"
         return Form(label, False, partial(_serve_redis, _embedded_redis_command))
@@ -54,10 +58,10 @@ def _serve_redis(command: Callable[[int], list[str]]) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
-def _redis_command(binary: str, also_on: str | None, port: int) -> list[str]:
-    only_memory = ["--save", "", "--appendonly", "no"]
+def _redis_command(binary: str, durable: bool, also_on: str | None, port: int) -> list[str]:
+    kept = ["--save", "", "--appendonly", "yes" if durable else "no"]
     others = [also_on, "--protected-mode", "no"] if also_on else []
-    return [binary, "--bind", "127.0.0.1", *others, "--port", str(port), *only_memory]
+    return [binary, "--bind", "127.0.0.1", *others, "--port", str(port), *kept]
 
 
 def _embedded_redis_command(port: int) -> list[str]:

@@ -1,24 +1,29 @@
-"""Production, started once for all the tests that want it."""
+"""Production, started once for all the tests that want it, on services that can be killed."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import service_resolution
+from outages import services
 from production import Production, production
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fetch Kafka before the time of any test runs."""
+    if not session.config.getoption("collectonly"):
+        with suppress(service_resolution.KafkaNotFetched):  # the tests that want it will say so
+            service_resolution.prepare_kafka()
+
+
 @pytest.fixture(scope="package")
-def prod(
-    tmp_path_factory: pytest.TempPathFactory,
-    postgres_server: str,
-    redis_server: str,
-    kafka_server: str,
-    s3_server: str,
-) -> Iterator[Production]:
+def prod(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Iterator[Production]:
     """The whole cast at work, on an empty hub."""
-    form = service_resolution.resolve_kafka()
-    if not form.real:
-        pytest.skip(f"production needs a real Kafka, and here is only {form.label}")
     home = tmp_path_factory.mktemp("prod")
-    with production(home, postgres_server, redis_server, kafka_server, s3_server) as started:
-        yield started
+    try:
+        with services(s3_server) as started, production(home, started) as here:
+            yield here
+    except service_resolution.NoOwnKafka as reason:
+        if service_resolution.requires_real():
+            raise
+        pytest.skip(str(reason))
