@@ -1,4 +1,4 @@
-"""What is wrong with a landing, an event, a world or a cycle of budgets.
+"""What is wrong with a landing, a world, or what a topic has of an event.
 
 Pure: rows in, findings out. A landing that is young may still be on its way: what is made of it is
 then not missed, but what is there must be right all the same.
@@ -6,26 +6,17 @@ then not missed, but what is there must be right all the same.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from riskhub.audit.findings import Finding
 from riskhub.blobs.fields import refs_of
-from riskhub.controlbus.events import (
-    BUDGET_VIOLATION,
-    METRICS_UPDATED,
-    OutboxEvent,
-    id_of,
-)
-from riskhub.digests import canonical_json, digest
+from riskhub.controlbus.events import OutboxEvent
 from riskhub.errors import ContractViolation
 from riskhub.snapshot import format_instant, parse_instant
 from riskhub.store.audit import AuditedLanding, Row
 from riskhub.strict_json import Document, parse_json
 
-_ADDED_TO_EVENTS = ("event_version", "idempotency_key", "correlation_id")
-# The idempotency key of these ends in the digest of their data.
-_DIGESTED = {METRICS_UPDATED, BUDGET_VIOLATION}
 _TOLD_OF_NUMBERS = (
     *("horizon_days", "window", "n", "volatility", "current_drawdown", "max_drawdown"),
     *("unavailable", "returns_digest", "covariance_digest", "code_version"),
@@ -95,6 +86,7 @@ def _of_verdict(landing: AuditedLanding, is_settled: bool) -> Iterator[Finding]:
         return
     if (verdict["digest"], verdict["day"]) != (row["digest"], row["as_of"].date()):
         yield Finding("verdicts", "altered", f"{name}: of another digest or day")
+    yield from _of_stays(landing, is_rejected=not verdict["accepted"])
     if verdict["accepted"]:
         if landing.in_quarantine:
             yield Finding("quarantine", "extra", f"{name} is accepted")
@@ -102,11 +94,40 @@ def _of_verdict(landing: AuditedLanding, is_settled: bool) -> Iterator[Finding]:
         return
     if not landing.in_quarantine:
         yield Finding("quarantine", "missing", f"{name} is rejected")
-    if not landing.quarantine_told:
-        yield Finding("events of the quarantine", "missing", name)
     for what, there in _made(landing):
         if there:
             yield Finding(what, "extra", f"{name} is rejected")
+
+
+def _of_stays(landing: AuditedLanding, *, is_rejected: bool) -> Iterator[Finding]:
+    """Whether each time that a landing was in the quarantine was told, and each that was told was.
+
+    Why it was rejected may have been found anew since then: that is not compared.
+    """
+    name, row, told_at = name_of(landing), landing.row, set()
+    for told in landing.quarantine_told:
+        at = told["occurred_at"]
+        told_at.add(at)
+        # Where its clock had stepped back, what is accepted may have left as if it had never been.
+        if is_rejected and not any(_covers(stay, at) for stay in landing.stays):
+            yield Finding("quarantine", "missing", f"{name}: told of since {format_instant(at)}")
+        try:
+            data = json.loads(told["data"])
+            said = (data["as_of"], data["stage"])
+        except (ValueError, KeyError, TypeError):
+            continue  # found by itself: `riskhub.audit.events`
+        if said != (format_instant(row["as_of"]), row["stage"]):
+            yield Finding("events of the quarantine", "altered", f"{name}: another as_of or stage")
+    for stay in landing.stays:
+        if stay["since"] not in told_at:
+            since = format_instant(stay["since"])
+            yield Finding("events of the quarantine", "missing", f"{name}: since {since}")
+
+
+def _covers(stay: Row, at: datetime) -> bool:
+    """Whether it was in the quarantine then; what entered again at once has not left."""
+    until: datetime | None = stay["until"]
+    return stay["since"] <= at and (until is None or at < until)
 
 
 def _made(landing: AuditedLanding) -> list[tuple[str, Any]]:
@@ -173,25 +194,6 @@ def weights_findings(landing: AuditedLanding, body: Document) -> Iterator[Findin
         yield Finding("weights", "altered", f"{name_of(landing)}: not those of its body")
 
 
-def event_findings(event: OutboxEvent) -> Iterator[Finding]:
-    """Whether an event of the outbox is the one that its id says."""
-    try:
-        data = json.loads(event.data)
-        key = data["idempotency_key"]
-    except (ValueError, KeyError, TypeError):
-        yield Finding("events", "altered", f"{event.id}: its data can't be read")
-        return
-    if id_of(key) != event.id:
-        yield Finding("events", "altered", f"{event.id} of {event.subject}: another one's key")
-    elif event.type in _DIGESTED and not key.endswith(_digest_of(data)):
-        yield Finding("events", "altered", f"{event.id} of {event.subject}: other data")
-
-
-def _digest_of(data: Mapping[str, Any]) -> str:
-    content = {name: value for name, value in data.items() if name not in _ADDED_TO_EVENTS}
-    return digest(canonical_json(content))
-
-
 def topic_findings(
     events: Sequence[OutboxEvent],
     on_topic: Mapping[str, bytes],
@@ -226,17 +228,3 @@ def world_findings(world: Row) -> Iterator[Finding]:
     alive, noted = world["alive"], world["alive_until"]
     if alive is not None and noted != alive:
         yield Finding("worlds", "altered", f"{name}: alive until {alive}, not {noted}")
-
-
-def cycle_findings(cycle: Row) -> Iterator[Finding]:
-    """Whether the history has the budgets of a cycle; see `AuditStore.audited_cycles`."""
-    name = f"{cycle['computed_at']:%Y-%m-%d %H:%M:%S.%f}Z"
-    there, wanted = cycle["rows"], cycle["symbols"]
-    if there > wanted:
-        yield Finding("budgets", "extra", f"{name}: {there} rows of {wanted} symbols")
-    elif cycle["complete"] and there < wanted:
-        yield Finding("budgets", "missing", f"{name}: {there} rows of {wanted} symbols")
-    if cycle["differing"]:
-        yield Finding("budgets", "altered", f"{name}: {cycle['differing']} not of this cycle")
-    if (cycle["no_budget_reason"] is None) != bool(wanted):
-        yield Finding("cycles", "altered", f"{name}: {wanted} symbols, and a reason for none")

@@ -1,12 +1,45 @@
 """What an audit has found: counted, with a few examples of each. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 EXAMPLES = 5
 
 Fault = Literal["missing", "doubled", "altered", "extra"]
+
+FINDINGS: Mapping[str, tuple[Fault, ...]] = {
+    "acknowledged snapshots": ("missing", "altered"),
+    "bodies": ("altered",),
+    "references": ("missing", "extra"),
+    "blobs": ("missing", "altered"),
+    "events": ("doubled", "altered"),
+    "events of landings": ("missing", "doubled"),
+    "events of numbers": ("missing",),
+    "events of the quarantine": ("missing", "altered"),
+    "events of violations": ("missing",),
+    "events of exit signals": ("missing",),
+    "events on the topic": ("missing", "altered"),
+    "verdicts": ("missing", "altered"),
+    "quarantine": ("missing", "extra"),
+    "weights": ("missing", "altered", "extra"),
+    "numbers": ("missing", "altered", "extra"),
+    "tails": ("missing", "extra"),
+    "contributions": ("missing", "extra"),
+    "stress": ("missing", "altered", "extra"),
+    "stress results": ("missing", "extra"),
+    "worlds": ("missing", "altered"),
+    "violations": ("missing", "doubled", "altered"),
+    "exit signals": ("missing", "altered", "extra"),
+    "exit episodes": ("missing", "altered"),
+    "exit states": ("missing", "altered"),
+    "cycles": ("altered",),
+    "budgets": ("missing", "altered", "extra"),
+}
+"""All that can be found; beside these the name of a table: `extra`, rows of a landing that is gone.
+
+docs/production.md says of each what to do.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,16 +15,20 @@ from itertools import islice
 from pathlib import Path
 
 from riskhub.audit import compare
+from riskhub.audit.budgets import Recomputation, cycle_findings
+from riskhub.audit.events import event_findings
 from riskhub.audit.findings import Finding, Ledger
+from riskhub.audit.telling import Telling
 from riskhub.blobs import BlobStore
 from riskhub.blobs.fields import refs_of, resolve
 from riskhub.controlbus.events import OutboxEvent
 from riskhub.controlbus.relay import HANDLER as RELAY_HANDLER
 from riskhub.digests import verify_digest
 from riskhub.errors import BlobMissing, BlobUnusable, RiskHubError
+from riskhub.governor.budget import DEFAULT_PARAMETERS, BudgetParameters
 from riskhub.store import Store
 from riskhub.store.audit import TABLES, AuditedLanding
-from riskhub.store.scratch import SeenEvents
+from riskhub.store.scratch import SeenEvents, seen_events
 from riskhub.strict_json import Document
 
 _LOOK_BEFORE = timedelta(minutes=1)
@@ -52,9 +56,11 @@ class Scope:
         now: UTC.
         world_id: only its landings, and their events; None is all, and rows without a landing too.
         since: only what was received since then.
-        sample: bodies, blobs and numbers of one landing in so many; the rest of all.
+        sample: bodies and blobs of one landing in so many, and the budgets of one cycle in so many;
+            the rest of all.
         settle_sec: what is younger may still be on its way through the pipeline.
         told_again: landings may have been told again, by `riskhub events replay`.
+        parameters: the weights and bounds of budgets, by the settings.
     """
 
     now: datetime
@@ -63,6 +69,7 @@ class Scope:
     sample: int = 1
     settle_sec: float = 120.0
     told_again: bool = False
+    parameters: BudgetParameters = DEFAULT_PARAMETERS
 
 
 class Auditor:
@@ -93,7 +100,10 @@ class Auditor:
         self.worlds()
         if self._scope.world_id is None:
             self.orphans()
-            self.outbox()
+            with seen_events() as altered:
+                telling = Telling(self._store, self.ledger, self._scope.since, altered)
+                self.outbox(telling)
+                telling.rows(self._progress)
             self.budgets()
 
     def landings(self) -> None:
@@ -137,11 +147,16 @@ class Auditor:
             self._progress("tables", 1, len(TABLES))
         self.ledger.look("tables", len(TABLES))
 
-    def outbox(self) -> None:
-        """Each event, by itself."""
+    def outbox(self, telling: Telling) -> None:
+        """Each event by itself, and whether what it tells of is there."""
         for page in self._events():
+            sound = []
             for event in page:
-                self.ledger.add(compare.event_findings(event))
+                if found := list(event_findings(event)):
+                    self.ledger.add(found)
+                else:
+                    sound.append(event)
+            telling.events(sound)
             self.ledger.look("events", len(page))
         doubled = self._store.doubled_events()
         self.ledger.add(
@@ -151,10 +166,18 @@ class Auditor:
 
     def budgets(self) -> None:
         """The cycles of the governor, and their budgets."""
-        for cycle in self._store.audited_cycles(self._scope.since):
+        recomputation = Recomputation(self._scope.parameters)
+        for number, cycle in enumerate(self._store.audited_cycles(self._scope.since)):
             self.ledger.look("cycles of the governor")
             self.ledger.look("budgets", cycle["rows"])
-            self.ledger.add(compare.cycle_findings(cycle))
+            self.ledger.add(cycle_findings(cycle))
+            if number % self._scope.sample == 0 and cycle["rows"]:
+                budgets = self._store.audited_budgets(cycle["computed_at"])
+                if budgets is not None:
+                    self.ledger.look("budgets computed anew", len(budgets.symbol))
+                    self.ledger.add(recomputation.findings(cycle, budgets))
+            self._progress("cycles", 1, None)
+        self.ledger.notes += recomputation.notes()
         self.ledger.add(
             Finding("budgets", "extra", f"{count} of {at:%Y-%m-%d %H:%M:%S.%f}Z have no cycle")
             for at, count in self._store.budgets_without_cycle()

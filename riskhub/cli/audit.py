@@ -41,7 +41,8 @@ def audit_command(
         str | None, typer.Option(metavar="INSTANT", help="Only what was received since then.")
     ] = None,
     sample: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Bodies and blobs of one landing in N.")
+        int,
+        typer.Option(metavar="N", min=1, help="Bodies of one landing, budgets of one cycle in N."),
     ] = 1,
     settle: Annotated[
         float,
@@ -78,6 +79,7 @@ def audit_command(
             sample=sample,
             settle_sec=settle,
             told_again=replayed,
+            parameters=settings.governor.parameters,
         )
         ledger = _audit(settings, scope, topic=topic, acknowledged=acknowledged)
     except RiskHubError as error:

@@ -12,13 +12,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from riskhub.controlbus.events import METRICS_UPDATED, SNAPSHOT_QUARANTINED, OutboxEvent
+from riskhub.controlbus.events import (
+    METRICS_UPDATED,
+    SNAPSHOT_QUARANTINED,
+    SNAPSHOT_UPDATED,
+    OutboxEvent,
+)
 from riskhub.store.engine import one_state, reading
 from riskhub.store.events import PAGE_BYTES, events_at
 from riskhub.store.reading import Position
 from riskhub.store.tables import (
     MADE_FROM_SNAPSHOTS,
-    budget_cycles,
     dead_letters,
     events,
     quarantine,
@@ -31,7 +35,6 @@ from riskhub.store.tables import (
     snapshot_weights,
     snapshots,
     stress_results,
-    symbol_budgets,
     validated_snapshots,
     world_stages,
 )
@@ -54,7 +57,7 @@ class AuditedLanding:
         world_known: whether `world_stages` has its world and stage.
         verdict, numbers, stress: its rows of `validated_snapshots`, `risk_metrics` and
             `snapshot_stress`; None where there is none.
-        in_quarantine: now.
+        stays: in the quarantine, rows of that.
         weights: by symbol.
         tails: its rows of `risk_tails`.
         contributions: how many rows of `risk_contributions`.
@@ -63,13 +66,13 @@ class AuditedLanding:
         refs: the blobs that are noted as referred to.
         told: how many events of its landing are in the outbox.
         numbers_told: the data of each event of its numbers.
-        quarantine_told: how many events of its entering the quarantine there are.
+        quarantine_told: `occurred_at` and `data` of each event of its entering the quarantine.
     """
 
     row: Row
     world_known: bool
     verdict: Row | None
-    in_quarantine: bool
+    stays: Sequence[Row]
     weights: Mapping[str, float]
     numbers: Row | None
     tails: Sequence[Row]
@@ -80,7 +83,12 @@ class AuditedLanding:
     refs: frozenset[str]
     told: int
     numbers_told: Sequence[str]
-    quarantine_told: int
+    quarantine_told: Sequence[Row]
+
+    @property
+    def in_quarantine(self) -> bool:
+        """Now."""
+        return any(stay["until"] is None for stay in self.stays)
 
 
 class AuditStore:
@@ -237,59 +245,6 @@ class AuditStore:
                 return
             after = (found[-1]["world_id"], found[-1]["stage"])
 
-    def audited_cycles(self, since: datetime | None) -> Iterator[Row]:
-        """Each cycle of the governor's history, with what `symbol_budgets` has of it.
-
-        `rows`: how many; `differing`: how many of them say another equity, heat, mode or formula.
-        """
-        cycles, budgets = budget_cycles.c, symbol_budgets.c
-        differs = sa.or_(
-            budgets.equity_usd != cycles.equity_usd,
-            budgets.portfolio_heat != cycles.heat,
-            budgets.mode != cycles.mode,
-            budgets.formula_version != cycles.formula_version,
-        )
-        after: datetime | None = None
-        while True:
-            page = sa.select(budget_cycles).order_by(cycles.computed_at).limit(_PAGE)
-            if since is not None:
-                page = page.where(cycles.computed_at >= since)
-            if after is not None:
-                page = page.where(cycles.computed_at > after)
-            with one_state(self.engine) as connection:
-                found = [dict(row._mapping) for row in connection.execute(page)]
-                if not found:
-                    return
-                counted = (
-                    sa.select(
-                        budgets.computed_at,
-                        sa.func.count(),
-                        sa.func.sum(sa.case((differs, 1), else_=0)),
-                    )
-                    .join(budget_cycles, cycles.computed_at == budgets.computed_at)
-                    .where(budgets.computed_at >= found[0]["computed_at"])
-                    .where(budgets.computed_at <= found[-1]["computed_at"])
-                    .group_by(budgets.computed_at)
-                )
-                of_cycle = {at: (rows, wrong) for at, rows, wrong in connection.execute(counted)}
-            for cycle in found:
-                rows, differing = of_cycle.get(cycle["computed_at"], (0, 0))
-                yield cycle | {"rows": rows, "differing": differing}
-            after = found[-1]["computed_at"]
-
-    def budgets_without_cycle(self) -> Iterator[tuple[datetime, int]]:
-        """When budgets were computed that no cycle has, and how many."""
-        of_cycle = budget_cycles.c.computed_at == symbol_budgets.c.computed_at
-        query = (
-            sa.select(symbol_budgets.c.computed_at, sa.func.count())
-            .where(~sa.exists().where(of_cycle))
-            .group_by(symbol_budgets.c.computed_at)
-            .order_by(symbol_budgets.c.computed_at)
-        )
-        with one_state(self.engine) as connection:  # a cursor needs a transaction
-            rows = connection.execution_options(yield_per=_PAGE).execute(query)
-            yield from ((at, count) for at, count in rows)
-
     def _newest(self) -> Position:
         return self._newest_in(snapshots)
 
@@ -330,7 +285,9 @@ def _landings(connection: sa.Connection, positions: Sequence[Position]) -> list[
     verdicts, numbers, stress = (
         one(table) for table in (validated_snapshots, risk_metrics, snapshot_stress)
     )
-    held = count(quarantine, quarantine.c.until.is_(None))
+    stays: dict[Position, list[Row]] = defaultdict(list)
+    for row in of(quarantine):
+        stays[row["position"]].append(row)
     weights: dict[Position, dict[str, float]] = defaultdict(dict)
     for row in of(snapshot_weights):
         weights[row["position"]][row["symbol"]] = row["weight"]
@@ -342,8 +299,16 @@ def _landings(connection: sa.Connection, positions: Sequence[Position]) -> list[
     refs: dict[Position, set[str]] = defaultdict(set)
     for row in of(snapshot_blobs):
         refs[row["position"]].add(row["ref"])
-    told = count(events, events.c.event_id.is_(None))
-    in_quarantine_told = count(events, events.c.type == SNAPSHOT_QUARANTINED)
+    told: Counter[Position] = Counter()
+    worlds = {row["position"]: row["world_id"] for row in rows}
+    of_landing = sa.and_(events.c.event_id.is_(None), events.c.type == SNAPSHOT_UPDATED)
+    for row in of(events, events.c.position, events.c.key, where=of_landing):
+        # Readers choose by key: under another one its world is not told.
+        told[row["position"]] += row["key"] == worlds[row["position"]]
+    quarantine_told: dict[Position, list[Row]] = defaultdict(list)
+    entered = (events.c.position, events.c.occurred_at, events.c.data)
+    for row in of(events, *entered, where=events.c.type == SNAPSHOT_QUARANTINED):
+        quarantine_told[row["position"]].append(row)
     numbers_told: dict[Position, list[str]] = defaultdict(list)
     of_numbers = events.c.type == METRICS_UPDATED
     for row in of(events, events.c.position, events.c.data, where=of_numbers):
@@ -354,7 +319,7 @@ def _landings(connection: sa.Connection, positions: Sequence[Position]) -> list[
             row=row,
             world_known=row.pop("world_known"),
             verdict=verdicts.get(at),
-            in_quarantine=held[at] > 0,
+            stays=stays[at],
             weights=weights[at],
             numbers=numbers.get(at),
             tails=tails[at],
@@ -365,7 +330,7 @@ def _landings(connection: sa.Connection, positions: Sequence[Position]) -> list[
             refs=frozenset(refs[at]),
             told=told[at],
             numbers_told=numbers_told[at],
-            quarantine_told=in_quarantine_told[at],
+            quarantine_told=quarantine_told[at],
         )
         for row in rows
         for at in [row["position"]]

@@ -4,6 +4,8 @@ import sqlalchemy as sa
 
 from riskhub.store.alerts import AlertStore
 from riskhub.store.audit import AuditStore
+from riskhub.store.audit_budgets import AuditBudgetStore
+from riskhub.store.audit_told import AuditToldStore
 from riskhub.store.backtests import BacktestStore
 from riskhub.store.budgets import BudgetStore
 from riskhub.store.claims import ClaimStore
@@ -49,6 +51,8 @@ class Store(
     AlertStore,
     StandingStore,
     AuditStore,
+    AuditBudgetStore,
+    AuditToldStore,
 ):
     """The hub's database. Every call may raise `StoreUnavailable`, which is safe to try again."""
 
