@@ -2,28 +2,6 @@
 
 import typer
 
-from riskhub.cli import (
-    alerts,
-    audit,
-    backup,
-    budget,
-    compute,
-    config,
-    dlq,
-    events,
-    exit_engine,
-    governor,
-    monitor,
-    numbers,
-    portfolio_state,
-    processes,
-    producer,
-    quarantine,
-    relay,
-    retention,
-    risk,
-    worker,
-)
 from riskhub.cli.frame import Commands
 
 app = typer.Typer(
@@ -33,26 +11,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(processes.app)
-app.add_typer(config.app)
-app.add_typer(producer.app)
-app.add_typer(monitor.app)
-app.add_typer(quarantine.app)
-app.add_typer(retention.app)
-app.add_typer(backup.app)
-app.add_typer(audit.app)
-app.add_typer(numbers.app)
-app.add_typer(compute.app)
-app.add_typer(risk.app)
-app.add_typer(governor.app)
-app.add_typer(relay.app)
-app.add_typer(worker.app)
-app.add_typer(dlq.app, name="dlq")
-app.add_typer(events.app, name="events")
-app.add_typer(budget.app, name="budget")
-app.add_typer(portfolio_state.app)
-app.add_typer(exit_engine.app, name="exit-engine")
-app.add_typer(alerts.app, name="alerts")
+
+
+@app.callback()
+def _riskhub() -> None:
+    pass
 
 
 def main() -> None:

@@ -27,13 +27,15 @@ from riskhub.store.alerts import Row
 _STYLES = {"critical": "red", "warning": "yellow", "info": "cyan"}
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
-app = typer.Typer(
+app = typer.Typer()
+group = typer.Typer(
     help=(
         "What is wrong: told once, repeated while it lasts, resolved once.\n\n"
         "Without a command it watches and tells, until Ctrl-C."
     ),
     invoke_without_command=True,
 )
+app.add_typer(group, name="alerts")
 
 ByOption = Annotated[str, typer.Option(envvar="USER", help="Who.", show_default="$USER")]
 
@@ -46,7 +48,7 @@ class NotTold(RiskHubError):
     """A receiver did not take a test; the text says which and why."""
 
 
-@app.callback()
+@group.callback()
 def alerts(context: typer.Context) -> None:
     """Tell what is wrong while no other process does, until Ctrl-C."""
     if context.invoked_subcommand is not None:
@@ -56,7 +58,7 @@ def alerts(context: typer.Context) -> None:
     watch(settings, tell)
 
 
-@app.command("list")
+@group.command("list")
 def list_command(
     everything: Annotated[
         bool, typer.Option("--all", help="Also what is resolved, what opened last first.")
@@ -81,7 +83,7 @@ def list_command(
     console.print(_watched(watched, now), soft_wrap=True)
 
 
-@app.command("ack")
+@group.command("ack")
 def ack_command(
     key: Annotated[str, typer.Argument(help="Its key, as `list` shows it.")],
     by: ByOption = "",
@@ -96,7 +98,7 @@ def ack_command(
     console.print(Text(f"{key}: seen by {row['acknowledged_by']} at {at}"))
 
 
-@app.command("silence")
+@group.command("silence")
 def silence_command(
     pattern: Annotated[
         str, typer.Argument(help="Of keys: late:equities/live, late:equities/*, or *.")
@@ -115,7 +117,7 @@ def silence_command(
     console.print(Text(f"silence {number}: {pattern} until {until:%Y-%m-%d %H:%M:%S}Z"))
 
 
-@app.command("unsilence")
+@group.command("unsilence")
 def unsilence_command(number: Annotated[int, typer.Argument(help="Of the silence.")]) -> None:
     """End a silence now."""
     with closing(bootstrap.store(load_settings())) as store:
@@ -124,7 +126,7 @@ def unsilence_command(number: Annotated[int, typer.Argument(help="Of the silence
     console.print(f"silence {number} has ended")
 
 
-@app.command("silences")
+@group.command("silences")
 def silences_command(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON lines.")] = False,
 ) -> None:
@@ -146,7 +148,7 @@ def silences_command(
     console.print(table)
 
 
-@app.command("test")
+@group.command("test")
 def test_command() -> None:
     """Send each receiver an alert that is none, and its end; say who took it."""
     settings = load_settings()

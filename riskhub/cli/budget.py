@@ -29,14 +29,16 @@ from riskhub.settings import Settings, load_settings
 
 _LIST_WITHIN_SEC = 10.0
 
-app = typer.Typer(help="What each symbol may risk now, and why.", no_args_is_help=True)
+app = typer.Typer()
+group = typer.Typer(help="What each symbol may risk now, and why.", no_args_is_help=True)
+app.add_typer(group, name="budget")
 
 
 class RedisAway(RiskHubError):
     """Redis, where the budgets are, can't be reached."""
 
 
-@app.command("explain")
+@group.command("explain")
 def explain_command(
     symbol: Annotated[
         str, typer.Argument(help="Such as BTCUSDT; cluster:majors is the budget of a cluster.")
@@ -55,7 +57,7 @@ def explain_command(
     _print(explanation, settings)
 
 
-@app.command("list")
+@group.command("list")
 def list_command(
     clusters: Annotated[
         bool, typer.Option("--clusters", help="Those of the clusters instead.")

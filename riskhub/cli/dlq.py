@@ -17,10 +17,12 @@ from riskhub.store.derived import Row
 _LONGEST_REASON = 300
 _MOST_REASONS = 3
 
-app = typer.Typer(help="Dead letters: events that were given up on.", no_args_is_help=True)
+app = typer.Typer()
+group = typer.Typer(help="Dead letters: events that were given up on.", no_args_is_help=True)
+app.add_typer(group, name="dlq")
 
 
-@app.command("list")
+@group.command("list")
 def list_command(
     everything: Annotated[
         bool, typer.Option("--all", help="Also those that were sent again.")
@@ -51,7 +53,7 @@ def list_command(
     )
 
 
-@app.command("show")
+@group.command("show")
 def show_command(
     letter_id: Annotated[int, typer.Argument(metavar="ID", help="As `list` shows it.")],
 ) -> None:
@@ -73,7 +75,7 @@ def show_command(
     console.print(Text(event), soft_wrap=True)
 
 
-@app.command("redrive")
+@group.command("redrive")
 def redrive_command(
     ids: Annotated[
         list[int] | None, typer.Argument(metavar="ID...", help="As `list` shows them.")
@@ -104,7 +106,7 @@ def redrive_command(
         raise RiskHubError("; ".join(done.reasons[:_MOST_REASONS]) + rest)
 
 
-@app.command("drop")
+@group.command("drop")
 def drop_command(
     ids: Annotated[list[int], typer.Argument(metavar="ID...", help="As `list` shows them.")],
 ) -> None:

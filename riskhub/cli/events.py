@@ -35,10 +35,12 @@ _TOLD: dict[str, Callable[[dict[str, Any]], str]] = {
     EXIT_SIGNAL: lambda data: f"{data['signal']}, {data['action']}, {data['mode']}: {data['why']}",
 }
 
-app = typer.Typer(help="Events: what happened, and telling it again.", no_args_is_help=True)
+app = typer.Typer()
+group = typer.Typer(help="Events: what happened, and telling it again.", no_args_is_help=True)
+app.add_typer(group, name="events")
 
 
-@app.command("tail")
+@group.command("tail")
 def tail_command(
     after: Annotated[
         int | None, typer.Option(min=0, help="All behind this sequence, not the newest alone.")
@@ -69,7 +71,7 @@ def tail_command(
         store.close()
 
 
-@app.command("show")
+@group.command("show")
 def show_command(
     sequence: Annotated[int, typer.Argument(min=1, help="As `tail` shows it.")],
     as_json: Annotated[bool, typer.Option("--json", help="The bytes as they are told.")] = False,
@@ -86,7 +88,7 @@ def show_command(
     typer.echo(raw if as_json else json.dumps(json.loads(raw), indent=2, ensure_ascii=False))
 
 
-@app.command("replay")
+@group.command("replay")
 def replay_command(
     world: Annotated[str, typer.Option(help="Whose landings.")],
     first: Annotated[

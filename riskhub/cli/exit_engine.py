@@ -36,13 +36,15 @@ from riskhub.store.exits import EpisodeFilter
 
 _DAY = ["%Y-%m-%d"]
 
-app = typer.Typer(
+app = typer.Typer()
+group = typer.Typer(
     help=(
         "When to get out: rules on risk numbers, and the signals that follow.\n\n"
         "Without a command it looks and signals, until Ctrl-C."
     ),
     invoke_without_command=True,
 )
+app.add_typer(group, name="exit-engine")
 
 
 class NothingToReplay(RiskHubError):
@@ -53,7 +55,7 @@ class NoSuchEpisode(RiskHubError):
     """Nobody has opened it here."""
 
 
-@app.callback()
+@group.callback()
 def exit_engine(
     context: typer.Context,
     only_once: Annotated[
@@ -96,7 +98,7 @@ def exit_engine(
         )
 
 
-@app.command("replay")
+@group.command("replay")
 def replay_command(
     first: Annotated[
         datetime | None,
@@ -145,7 +147,7 @@ def replay_command(
     console.print(_summary(found), style="dim")
 
 
-@app.command("list")
+@group.command("list")
 def list_command(
     world: Annotated[str | None, typer.Option(help="Only of this world.")] = None,
     only_open: Annotated[bool, typer.Option("--open", help="Only those that are open.")] = False,
@@ -174,7 +176,7 @@ def list_command(
     console.print(f"{engine['writer']} last wrote {ago:.0f} s ago", style="dim", soft_wrap=True)
 
 
-@app.command("ack")
+@group.command("ack")
 def ack_command(
     episode: Annotated[str, typer.Argument(help="Its id, as `list` shows it.")],
     by: Annotated[
@@ -194,7 +196,7 @@ def ack_command(
     )
 
 
-@app.command("rules")
+@group.command("rules")
 def rules_command(
     file: Annotated[
         Path | None, typer.Argument(help="A file to check.", show_default="exit_rules_path")

@@ -4,12 +4,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
 from riskhub.cli.contents import CONTENTS
 from riskhub.errors import RiskHubError
@@ -19,20 +21,33 @@ errors = Console(stderr=True)
 
 
 class Commands(TyperGroup):
-    """The commands by their contents; an expected failure is one sentence and exit code 1."""
+    """The commands by their contents; an expected failure is one sentence and exit code 1.
+
+    A command is imported when it is asked for: to list them all takes none of them.
+    """
 
     def __init__(self, **arguments: Any) -> None:
-        """Put the commands in the order of the contents, with their panels and lines."""
+        """List all in the order of the contents, with their panels and lines."""
         super().__init__(**arguments)
-        in_order = [
-            (name, panel, line) for panel, lines in CONTENTS.items() for name, line in lines.items()
-        ]
-        for name, panel, line in in_order:
-            command: Any = self.commands.pop(name, None)
-            if command is not None:
-                command.rich_help_panel, command.short_help = panel, line
-                self.commands[name] = command
-        _reflow(self)
+        self._modules: dict[str, str] = {}
+        for panel, lines in CONTENTS.items():
+            for name, (module, line) in lines.items():
+                self._modules[name] = module
+                self.commands[name] = TyperCommand(name, short_help=line, rich_help_panel=panel)
+        self.rich_markup_mode = "markdown"
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import what is asked for."""
+        self.imported(args[0])
+        return super().resolve_command(ctx, args)
+
+    def imported(self, name: str) -> Any:
+        """A command with all its options; None if there is no such one."""
+        if module := self._modules.pop(name, None):
+            app = import_module(f"riskhub.cli.{module}").app
+            self.commands[name] = get_group(app).commands[name]
+            _reflow(self.commands[name])
+        return self.commands.get(name)
 
     def invoke(self, ctx: Any) -> Any:
         """Run one; typer itself answers a wrong usage."""

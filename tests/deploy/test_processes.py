@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from dagster._cli.api import api_cli
 from deployed import CHART, DEPLOY, KUBERNETES, OURS, ROOT, Process, load, of_compose, of_kubernetes
 from deployed import processes as all_processes
 from deployed import secrets as all_secrets
 from deployed import services as compose_services
+from typed import command_of
 
 from api import health
-from riskhub.cli import app
 from riskhub.environment import named_files
 from riskhub.settings import Settings, load_settings
 
@@ -49,10 +48,8 @@ def image_environment() -> dict[str, str]:
 def check_command(words: tuple[str, ...]) -> None:
     """Whether it can be run in the image: a command of ours, a module, a program of Dagster's."""
     match words:
-        case ("riskhub", *rest):
-            command: Any = typer.main.get_command(app)
-            while rest and rest[0] in getattr(command, "commands", {}):
-                command = command.commands[rest.pop(0)]
+        case ("riskhub", *typed):
+            command, rest = command_of(typed)
             options = {option for each in command.params for option in each.opts}
             assert not getattr(command, "commands", None) or command.invoke_without_command
             assert {word for word in rest if word.startswith("-")} <= options

@@ -1,7 +1,9 @@
 """The command line: help for everything, one sentence for every failure, never a traceback."""
 
 import gzip
+import importlib
 import os
+import pkgutil
 import signal
 import socket
 import subprocess
@@ -9,27 +11,19 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import typer
+from typed import command_of, every_command
 from typer.testing import CliRunner, Result
 
-from riskhub import cast
+from riskhub import cast, cli
 from riskhub.cli import app, processes
 from riskhub.cli.contents import CONTENTS
 from riskhub.supervisor import ON_A_LAPTOP, Child
 
-
-def commands_of(group: Any, *before: str) -> Iterator[list[str]]:
-    """Every command and group, as it is typed."""
-    yield list(before)
-    for name, command in getattr(group, "commands", {}).items():
-        yield from commands_of(command, *before, name)
-
-
-COMMANDS = list(commands_of(typer.main.get_command(app)))
+COMMANDS = list(every_command())
 PORTS = ("API_PORT", "DAGSTER_PORT", "CODE_SERVER_PORT", "EMBEDDED_REDIS_PORT")
 
 
@@ -86,10 +80,37 @@ def test_every_command_has_help(shell: Shell, words: list[str]) -> None:
 
 
 def test_each_command_is_in_the_contents_once_with_a_line_that_fits() -> None:
-    lines = [line for lines in CONTENTS.values() for line in lines.items()]
+    entries = [entry for lines in CONTENTS.values() for entry in lines.items()]
+    modules = {module for _, (module, _) in entries}
+    apps = [importlib.import_module(f"riskhub.cli.{module}").app for module in modules]
 
-    assert sorted(name for name, _ in lines) == sorted(typer.main.get_command(app).commands)
-    assert not [line for _, line in lines if len(line) > 58 or not line.endswith(".")]
+    assert sorted(name for name, _ in entries) == sorted(
+        name for each in apps for name in typer.main.get_group(each).commands
+    )
+    assert not [line for _, (_, line) in entries if len(line) > 58 or not line.endswith(".")]
+
+
+def test_every_module_of_commands_is_in_the_contents() -> None:
+    named = {module for lines in CONTENTS.values() for module, _ in lines.values()}
+    there = {module.name for module in pkgutil.iter_modules(cli.__path__)}
+
+    assert named == there - {"contents", "frame"}
+
+
+def test_to_list_all_commands_takes_none_of_them() -> None:
+    listed = (
+        "import sys; from typer.testing import CliRunner; from riskhub.cli import app; "
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0; "
+        "print(sorted(name for name in sys.modules if name.startswith('riskhub')))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", listed], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == str(
+        ["riskhub", "riskhub.cli", "riskhub.cli.contents", "riskhub.cli.frame", "riskhub.errors"]
+    )
 
 
 def test_the_reader_of_an_answer_may_go() -> None:
@@ -104,10 +125,9 @@ def test_the_reader_of_an_answer_may_go() -> None:
 
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words], ids=" ".join)
 def test_every_command_says_what_it_does(words: list[str]) -> None:
-    group = typer.main.get_command(app)
-    for word in words:
-        group = group.commands[word]
-    assert group.help
+    command, rest = command_of(words)
+    assert not rest
+    assert command.help
 
 
 @pytest.mark.parametrize(
