@@ -1,12 +1,14 @@
-"""The governor's history: cycles and budgets."""
+"""The governor's history: cycles and budgets; and what else it makes of other inputs."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from auditing import CYCLE, Break, sql
+from auditing import CYCLE, INPUTS, Break, sql
 
 from riskhub.blobs import BlobStore
+from riskhub.governor import GovernorSettings, Input
 from riskhub.store import Store
 from riskhub.store.engine import writing
 from riskhub.store.tables import budget_cycles, symbol_budgets
@@ -69,4 +71,42 @@ BREAKS: dict[str, tuple[Break, tuple[str, str]]] = {
     "what is broken is not taken as the worst": (of("SPY", vol_regime=0.5), ALTERED),
     "a stress is none": (of("NVDA", stress_factor=-0.5), ALTERED),
     "a haircut that nothing asks for": (of("NVDA", haircut=0.1), ALTERED),
+}
+
+CASES: dict[str, dict[str, Any]] = {
+    "aged and drawn down": {
+        "settings": GovernorSettings(age_haircut=0.3, drawdown_haircut=0.5),
+        "portfolio": replace(
+            INPUTS.portfolio, policy="last_known_good", age_sec=300.0, unfresh_sec=301.0
+        ),
+        "drawdown": Input(0.123, "held", 301.0, 301.0),
+    },
+    "by contribution": {
+        "settings": GovernorSettings(contribution_world="w"),
+        "shares": Input({"AMD": 0.7, "NVDA": 0.5, "SPY": -0.2}, "fresh", 5.0),
+    },
+    "nothing is known": {
+        "heat": Input(0.0, "not_configured"),
+        "clusters": {"default": Input(0.0, "missing")},
+        "regimes": dict.fromkeys(INPUTS.symbols, Input(0.33, "missing")),
+    },
+    "everything is at its worst": {
+        "heat": Input(1.0, "missing"),
+        "clusters": {"default": Input(1.0, "out_of_range")},
+        "regimes": dict.fromkeys(INPUTS.symbols, Input(1.0, "fresh")),
+    },
+    "little equity": {
+        "portfolio": replace(
+            INPUTS.portfolio,
+            value=replace(INPUTS.portfolio.value, equity_usd=30_000.07),  # type: ignore[type-var]
+        ),
+    },
+    "much equity": {
+        "portfolio": replace(
+            INPUTS.portfolio,
+            value=replace(INPUTS.portfolio.value, equity_usd=1e9 / 3),  # type: ignore[type-var]
+        ),
+    },
+    "no positions": {"symbols": ()},
+    "no portfolio": {"portfolio": Input(None, "too_old", 901.0)},
 }

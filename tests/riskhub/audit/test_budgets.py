@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from auditing import INPUTS, Break, add_cycle, audit, found, sql
-from tampering.history import ALTERED, BREAKS, of
+from tampering.history import ALTERED, BREAKS, CASES, of
 
 from riskhub.audit.findings import Ledger
 from riskhub.blobs import BlobStore
-from riskhub.governor import BudgetParameters, GovernorSettings, Input
+from riskhub.governor import BudgetParameters, GovernorSettings
 from riskhub.store import Store
 
 
@@ -21,45 +21,6 @@ def test_that_and_nothing_else_is_found(
     ledger = audit(store, blobs)
     assert found(ledger) == {expected}
     assert ledger.notes == []
-
-
-CASES: dict[str, dict[str, Any]] = {
-    "aged and drawn down": {
-        "settings": GovernorSettings(age_haircut=0.3, drawdown_haircut=0.5),
-        "portfolio": replace(
-            INPUTS.portfolio, policy="last_known_good", age_sec=300.0, unfresh_sec=301.0
-        ),
-        "drawdown": Input(0.123, "held", 301.0, 301.0),
-    },
-    "by contribution": {
-        "settings": GovernorSettings(contribution_world="w"),
-        "shares": Input({"AMD": 0.7, "NVDA": 0.5, "SPY": -0.2}, "fresh", 5.0),
-    },
-    "nothing is known": {
-        "heat": Input(0.0, "not_configured"),
-        "clusters": {"default": Input(0.0, "missing")},
-        "regimes": dict.fromkeys(INPUTS.symbols, Input(0.33, "missing")),
-    },
-    "everything is at its worst": {
-        "heat": Input(1.0, "missing"),
-        "clusters": {"default": Input(1.0, "out_of_range")},
-        "regimes": dict.fromkeys(INPUTS.symbols, Input(1.0, "fresh")),
-    },
-    "little equity": {
-        "portfolio": replace(
-            INPUTS.portfolio,
-            value=replace(INPUTS.portfolio.value, equity_usd=30_000.07),  # type: ignore[type-var]
-        ),
-    },
-    "much equity": {
-        "portfolio": replace(
-            INPUTS.portfolio,
-            value=replace(INPUTS.portfolio.value, equity_usd=1e9 / 3),  # type: ignore[type-var]
-        ),
-    },
-    "no positions": {"symbols": ()},
-    "no portfolio": {"portfolio": Input(None, "too_old", 901.0)},
-}
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

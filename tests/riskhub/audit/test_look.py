@@ -3,23 +3,22 @@
 import json
 import os
 from collections.abc import Callable
-from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from auditing import Break, audit, fill, found, settings_in, sql
+from auditing import Break, audit, found, sql
 from builders import WORLD
 from tampering.landings import BREAKS, without
 from typer.testing import CliRunner, Result
 
 from riskhub.audit.findings import EXAMPLES, Finding, Ledger
-from riskhub.blobs import BlobStore, open_blobs
+from riskhub.blobs import BlobStore
 from riskhub.cli import app
 from riskhub.controlbus.replay import into_outbox, replay
 from riskhub.hub import Hub, utc_now
 from riskhub.settings import Settings
-from riskhub.store import Store, create_engine
+from riskhub.store import Store
 
 
 @pytest.mark.parametrize(("do", "expected"), BREAKS.values(), ids=BREAKS)
@@ -44,22 +43,25 @@ def test_where_all_is_well_nothing_is_found(store: Store, blobs: BlobStore) -> N
     assert ledger.notes == []
 
 
-def test_on_postgres_too(tmp_path: Path, postgres_url: str) -> None:
-    settings = settings_in(tmp_path, tmp_path / "blobs", postgres_url)
-    fill(settings)
-    blobs = open_blobs(settings)
-    assert blobs is not None
-    with closing(Store(create_engine(postgres_url))) as store:
-        assert found(audit(store, blobs)) == set()
-        together = [
-            "a landing's event is doubled", "an event of numbers is doubled", "a body is altered",
-            "a blob is lost", "a verdict is of something else", "tails are lost",
-            "a stress result is lost", "rows of a landing that is gone",
-            "a world is said to be dead",
-        ]  # fmt: skip
-        for name in together:
-            BREAKS[name][0](store, blobs)
-        assert {BREAKS[name][1] for name in together} <= found(audit(store, blobs))
+def test_what_left_the_quarantine_and_entered_it_again_was_there_twice(
+    store: Store, blobs: BlobStore
+) -> None:
+    """Or without a break, where it left and entered at one instant; both times it was told."""
+    [rejected] = store.rejected_on(date(2020, 1, 1), date(2021, 1, 1), limit=9)
+    began = utc_now()
+
+    def judge(seconds: int, *, accepted: bool) -> None:
+        now = began + timedelta(seconds=seconds)
+        row = rejected | {"accepted": accepted}
+        store.write_verdicts([row], [rejected["day"]], now=now, replace=False)
+
+    for seconds, accepted in [(1, True), (2, False), (3, True), (3, False)]:
+        judge(seconds, accepted=accepted)
+    assert found(audit(store, blobs)) == set()
+    sql("DELETE FROM quarantine WHERE until IS NOT NULL")(store, blobs)
+    ledger = audit(store, blobs)
+    assert found(ledger) == {("quarantine", "missing")}
+    assert ledger.findings["quarantine", "missing"].count == 1
 
 
 def test_what_has_just_landed_may_still_be_on_its_way(store: Store, blobs: BlobStore) -> None:
