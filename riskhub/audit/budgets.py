@@ -99,7 +99,7 @@ class Recomputation:
                 yield Finding("budgets", "altered", f"{name} {budgets.symbol[at]}: {why}")
         try:
             anew = _Anew.of(cycle["equity_usd"], budgets, whole, self._parameters)
-        except (NoBudget, ValueError, TypeError):  # no equity, or no base: a finding of its cycle
+        except (NoBudget, TypeError):  # its equity carries none, or is not there: its cycle's
             return
         self._known.learn(anew)
         for at in np.flatnonzero(~anew.comes_out).tolist():
@@ -138,13 +138,20 @@ def _by_themselves(budgets: AuditedBudgets) -> Iterator[str | None]:
         budgets.stress_factor,
         budgets.haircut,
         budgets.share,
+        budgets.base_risk_pct,
         strict=True,
     )
-    for inputs, policies, stress, haircut, share in rest:
-        said, may_cut, by_share = _policies(policies)
+    for inputs, policies, stress, haircut, share, base in rest:
+        try:
+            said, may_cut, by_share = _policies(policies)
+        except (ValueError, AttributeError, TypeError):
+            yield "its policies can't be read"
+            continue
         numbers = (*inputs, stress, haircut or 0.0)
         if not all(0.0 <= number <= 1.0 for number in numbers):
             yield "an input, stress or haircut is not from 0 to 1"
+        elif not 0.0 <= base < np.inf:
+            yield f"a base risk of {base}"
         elif said and (broken := _not_as_said(said, inputs)):
             yield broken
         elif haircut and not may_cut and not (by_share and share is not None and share > 0):

@@ -29,8 +29,8 @@ class Telling:
 
         Args:
             since: only what happened since then.
-            altered: an empty one, for rows that are told otherwise than they stand: they are
-                altered, and their event is not missing.
+            altered: an empty one, for rows that are told otherwise than they stand: their event has
+                another id than follows from them, and is not missing.
         """
         self._store = store
         self._ledger = ledger
@@ -53,18 +53,19 @@ class Telling:
     def rows(self, progress: Progress) -> None:
         """Whether each row was told, and episodes are as their signals told them."""
         for page in self._store.audited_violations(self._since):
-            there = self._store.events_there([told.event_id_of_violation(row) for row in page])
+            ids = [told.event_id_of_violation(row) for row in page]
+            there = self._store.events_there(ids)
             altered = self._altered.digests([_of(row) for row in page])
-            for row in page:
-                is_told = told.event_id_of_violation(row) in there or _of(row) in altered
+            for row, event_id in zip(page, ids, strict=True):
+                is_told = event_id in there or _of(row) in altered
                 self._ledger.add(told.violation_findings(row, is_told=is_told))
             self._ledger.look("violations", len(page))
             progress("violations", len(page), None)
         for page in self._store.audited_signals(self._since):
-            there = self._store.events_there([told.event_id_of_signal(row) for row in page])
-            for row in page:
-                is_told = told.event_id_of_signal(row) in there
-                self._ledger.add(told.signal_findings(row, is_told=is_told))
+            ids = [told.event_id_of_signal(row) for row in page]
+            there = self._store.events_there(ids)
+            for row, event_id in zip(page, ids, strict=True):
+                self._ledger.add(told.signal_findings(row, is_told=event_id in there))
             self._ledger.look("exit signals", len(page))
             progress("exit signals", len(page), None)
         for episodes in self._store.audited_episodes(self._since):
@@ -82,8 +83,7 @@ class Telling:
         for event, data in events:
             rows = rows_of[data["symbol"], event.occurred_at]
             self._ledger.add(told.told_violation_findings(data, rows))
-            differing = [row for row in rows if told.event_id_of_violation(row) != event.id]
-            self._altered.add((_of(row), b"") for row in differing)
+            self._altered.add((_of(row), b"") for row in rows if not told.is_verbatim(row, data))
 
     def _signals(self, events: Sequence[Told]) -> None:
         rows = self._store.signals_named([data["signal_id"] for _, data in events])

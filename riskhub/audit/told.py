@@ -51,6 +51,14 @@ def told_violation_findings(data: Mapping[str, Any], rows: Sequence[Row]) -> Ite
         yield Finding("violations", "missing", name)
 
 
+def is_verbatim(row: Row, data: Mapping[str, Any]) -> bool:
+    """Whether a violation stands as it was told, also in how its numbers are written (1 or 1.0)."""
+    return all(
+        row[name] == data.get(name) and type(row[name]) is type(data.get(name))
+        for name in _OF_VIOLATION
+    )
+
+
 def violation_findings(row: Row, *, is_told: bool) -> Iterator[Finding]:
     """Whether a violation was told."""
     if not is_told:

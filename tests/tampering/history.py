@@ -70,6 +70,8 @@ BREAKS: dict[str, tuple[Break, tuple[str, str]]] = {
     ),
     "what is broken is not taken as the worst": (of("SPY", vol_regime=0.5), ALTERED),
     "a stress is none": (of("NVDA", stress_factor=-0.5), ALTERED),
+    "a base risk is none": (of("NVDA", base_risk_pct=-0.02), ALTERED),
+    "policies are none": (of("NVDA", policies=["fresh"]), ALTERED),
     "a haircut that nothing asks for": (of("NVDA", haircut=0.1), ALTERED),
 }
 
