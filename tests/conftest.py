@@ -1,6 +1,7 @@
 """What every test can ask for."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -21,6 +22,10 @@ def pytest_report_header() -> str:
 
 
 def pytest_sessionstart() -> None:
+    # A shell that starts us in the background has SIGINT ignored: what we start inherits that, no
+    # Ctrl-C would end it; and Dagster would have SIGTERM ignored as well.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     service_resolution.refuse_stand_ins()
 
 
@@ -108,3 +113,12 @@ def kafka_broker() -> Iterator[service_resolution.KafkaBroker]:
 def free_port() -> Callable[[], int]:
     """Gives a loopback port that nobody listens on."""
     return service_resolution.free_port
+
+
+@pytest.fixture(autouse=True)
+def no_signal_is_kept_away() -> Iterator[None]:
+    """What the next test starts inherits what is ignored or blocked, and would not end."""
+    yield
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    ends = (signal.SIGINT, signal.SIGTERM)
+    assert signal.SIG_IGN not in [signal.getsignal(number) for number in ends]
