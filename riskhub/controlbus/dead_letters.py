@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from riskhub.controlbus import kafka, replay
@@ -95,7 +94,7 @@ def _replay_of(letter: Row) -> str:
 async def _to_topic(
     settings: Settings, store: Store, letters: Iterable[Row], done: Redriven
 ) -> None:
-    producer = await _started(settings)
+    producer = await kafka.start_producer(settings)
     try:
         for letter in letters:
             try:
@@ -109,23 +108,12 @@ async def _to_topic(
                 done.reasons.append(f"dead letter {letter['id']} is too large: {error}")
                 # After such a gap the brokers take nothing more of it.
                 await kafka.close_producer(producer)
-                producer = await _started(settings)
+                producer = await kafka.start_producer(settings)
             else:
                 store.note_redriven(letter["id"], utc_now())
                 done.sent += 1
     finally:
         await kafka.close_producer(producer)
-
-
-async def _started(settings: Settings) -> AIOKafkaProducer:
-    producer = kafka.producer(settings)
-    try:
-        async with asyncio.timeout(settings.controlbus.ack_timeout_sec):
-            await producer.start()
-    except BaseException:
-        await kafka.close_producer(producer)
-        raise
-    return producer
 
 
 def _to_outbox(store: Store, letter: Row) -> None:

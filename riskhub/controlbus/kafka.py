@@ -100,6 +100,24 @@ async def topics(settings: Settings, *, timeout_sec: float) -> list[str]:
         await admin.close()
 
 
+async def start_producer(settings: Settings) -> AIOKafkaProducer:
+    """One that has found its brokers; to be closed by `close_producer`.
+
+    Raises:
+        NoBrokers: there is no setting that names any.
+        TimeoutError: they do not answer in time.
+        aiokafka.errors.KafkaError: they can't be reached, or refuse.
+    """
+    started = producer(settings)
+    try:
+        async with asyncio.timeout(settings.controlbus.ack_timeout_sec):
+            await started.start()
+    except BaseException:
+        await close_producer(started)
+        raise
+    return started
+
+
 async def close_producer(producer: AIOKafkaProducer) -> None:
     """Close it, also when its brokers are away: then it would wait for them to take the rest."""
     closing = asyncio.create_task(producer.stop())
@@ -180,8 +198,8 @@ async def read_all(
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=settings.controlbus.max_event_bytes,
     )
-    await reader.start()
     try:
+        await reader.start()
         parts = list(reader.assignment())
         begins, ends = await reader.beginning_offsets(parts), await reader.end_offsets(parts)
         await reader.seek_to_beginning(*parts)

@@ -98,9 +98,8 @@ class Relay:
                 return
             if await kafka.ensure_topic(self._settings, self._topic):
                 self._tell("made the topic", topic=self._topic)
-            producer = kafka.producer(self._settings)
+            producer = await kafka.start_producer(self._settings)
             try:
-                await producer.start()
                 await self._relay(producer, still_alone, stop)
             finally:
                 await kafka.close_producer(producer)

@@ -112,18 +112,12 @@ def onto_topic(settings: Settings, topic: str) -> Iterator[Emit]:
                 _send(producer, topic, events, settings.controlbus.ack_timeout_sec)
             )
         finally:
-            runner.run(producer.stop())
+            runner.run(kafka.close_producer(producer))
 
 
 async def _started(settings: Settings, topic: str) -> AIOKafkaProducer:
     await kafka.ensure_topic(settings, topic)
-    producer = kafka.producer(settings)
-    try:
-        await producer.start()
-    except BaseException:
-        await producer.stop()
-        raise
-    return producer
+    return await kafka.start_producer(settings)
 
 
 async def _send(
