@@ -1,6 +1,7 @@
 """Starting the hub's processes, and the demo that feeds them."""
 
 import os
+import signal
 from typing import Annotated
 
 import typer
@@ -162,4 +163,7 @@ def _with_dagster_home() -> Settings:
 
 def _exec(command: list[str], settings: Settings) -> None:
     """Become the command, so that signals and exit code are its own."""
+    # A shell ignores SIGINT for what it starts in the background, and Dagster does with SIGTERM
+    # what is done with SIGINT: it would not end when it is asked to.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execve(command[0], command, embedded.environment(settings))

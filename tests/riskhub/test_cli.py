@@ -322,3 +322,23 @@ def test_what_a_shell_sees_of_a_refusal(shell: Shell) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("riskhub: RISKHUB_API_PORT: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_dagsters_processes_end_when_asked_to_also_in_the_background(tmp_path: Path) -> None:
+    # In place of Dagster's webserver: tells what it was started with.
+    (tmp_path / "dagster_webserver.py").write_text(
+        "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    )
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+    done = subprocess.run(
+        [sys.executable, "-m", "riskhub", "dagster", "web"],
+        env=environment | {"RISKHUB_HOME": str(tmp_path), "PYTHONPATH": path},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.stdout.strip(), done.stderr) == ("False", "")
