@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ ACTOR, STAGE = "optimizer", "paper"
 WORLDS = 12
 # A hub that is started anew, whole, takes seconds: on a busy machine more than the default waits.
 PATIENT = RetryPolicy(attempts=100, max_sec=2.0, deadline_sec=120.0)
+ASKED_FOR = "BAC"
 SYMBOLS = tuple(f"S{number:02}" for number in range(16))
 NOT_PSD = {"BAC,BAC": 1.0, "JPM,JPM": 1.0, "BAC,JPM": 2.0}
 
@@ -57,6 +58,9 @@ def document(seeded: random.Random, version: str, now: datetime) -> dict[str, An
 
 class Producers:
     """Two by the client, with its retries, and two by plain HTTP, each at a steady pace.
+
+    The latter also ask the gate for a position that no budget allows: a violation, where there is
+    a budget.
 
     Attributes:
         acknowledged: how many snapshots were answered with 2xx; a line of the file each.
@@ -135,6 +139,7 @@ class Producers:
                 while not self._posted(client, world, made):
                     if self._over.wait(0.1):
                         return
+                self._ask_for_too_much(client)
 
     def _posted(self, client: httpx.Client, world: str, made: dict[str, Any]) -> bool:
         try:
@@ -150,6 +155,14 @@ class Producers:
         else:
             self.wrong.append(f"{answer.status_code} {answer.text}")
         return False
+
+    def _ask_for_too_much(self, client: httpx.Client) -> None:
+        asked = {"symbol": ASKED_FOR, "position_notional": "1e9"}
+        # Without an answer a trader does as fail-open has it: nobody asks again.
+        with suppress(httpx.TransportError):
+            answer = client.post("/budget/check", params=asked)
+            if answer.status_code != 200:
+                self.wrong.append(f"{answer.status_code} {answer.text}")
 
     def _documents(self, number: int) -> Iterator[tuple[str, dict[str, Any]]]:
         seeded = random.Random(f"{self._seed} {number}")  # noqa: S311 - for documents

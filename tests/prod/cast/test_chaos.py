@@ -124,5 +124,7 @@ def test_all_that_was_acknowledged_is_there_whatever_was_killed(
     print(f"looked at {report['looked_at']}; {report['notes']}")
     assert report["looked_at"]["acknowledged snapshots"] == load.acknowledged
     assert report["looked_at"]["landings"] >= load.acknowledged
+    assert report["looked_at"]["violations"] > 0
+    assert report["looked_at"]["budgets computed anew"] > 0
     with prod.store() as store:
         assert store.count_dead_letters() == 0
