@@ -80,6 +80,9 @@ def signal_findings(row: Row, *, is_told: bool) -> Iterator[Finding]:
     name, data = row["signal_id"], row["data"]
     if not is_told:
         yield Finding("events of exit signals", "missing", name)
+    if not isinstance(data, dict):
+        yield Finding("exit signals", "altered", f"{name}: what it told can't be read")
+        return
     said = {field: row[field] for field in _OF_SIGNAL} | {"at": format_instant(row["at"])}
     for field, value in said.items():
         if data.get(field) != value:
@@ -93,7 +96,7 @@ def episode_findings(episode: AuditedEpisode) -> Iterator[Finding]:
     if episode.signals != wanted:
         fault: Fault = "missing" if episode.signals < wanted else "extra"
         yield Finding("exit signals", fault, f"{name}: {episode.signals} of {wanted} signals")
-    elif last is not None:
+    elif last is not None and isinstance(last["data"], dict):
         yield from _as_told(row, last)
     if row["closed_at"] is None and not episode.is_remembered:
         yield Finding("exit states", "missing", f"{name} is open, and nobody watches it")

@@ -87,6 +87,10 @@ BREAKS: dict[str, tuple[Break, tuple[str, str]]] = {
         tell_otherwise("evidence", {}),
         ("exit signals", "altered"),
     ),
+    "what a signal told can't be read": (
+        run(sa.update(exit_signals).where(OF_OPEN).values(data=[])),
+        ("exit signals", "altered"),
+    ),
     "an event of a signal is altered": (
         sql("UPDATE events SET data = replace(data, 'reduce', 'freeze')"
             " WHERE type = 'exit_signal'"),
