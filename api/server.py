@@ -30,6 +30,7 @@ from uvicorn.supervisors import Multiprocess
 from api.edge import DRAIN
 from api.problems import MEDIA_TYPE, problem
 from riskhub import logs, traces
+from riskhub.errors import RiskHubError
 from riskhub.settings import Settings, load_settings
 from riskhub.telemetry import share
 
@@ -74,7 +75,12 @@ class Config(uvicorn.Config):
         if parent is not None:
             ending = (parent, self.settings.drain_sec)
             threading.Thread(target=_end_with, args=ending, name="orphan", daemon=True).start()
-        super().load()
+        try:
+            super().load()
+        except RiskHubError as error:
+            if parent is None:
+                raise
+            sys.exit(f"riskhub: {error}")  # to be started again: a database may be away
         # Looking for cycles, the collector walks every object there is, and all requests wait for
         # it meanwhile. Most objects are modules, routes and schemas that live as long as we do:
         # frozen, they are walked no more. The rest dies by its reference count, nearly all of it,
