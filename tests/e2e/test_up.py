@@ -34,8 +34,8 @@ from builders import wait_until
 pytestmark = pytest.mark.timeout(300)
 
 # Long enough not to be computed in the seconds that a run is given to end.
-HISTORY = "2007-2009"
-DAYS = 756  # trading days of those years
+HISTORY = "2008-2009"
+DAYS = 505  # trading days of those years
 WORLDS = ("ew20", "buyhold", "banks", "energy", "tech3", "defensive")
 TABLES = (
     *("validated_snapshots", "snapshot_weights", "risk_metrics"),
