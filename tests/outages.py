@@ -66,22 +66,25 @@ def services(s3: str) -> Iterator[Services]:
     outages: dict[str, Outage] = {}
     spared = {"s3": "it keeps all in memory"}
     with ExitStack() as stack:
-        form = service_resolution.resolve_postgres(durable=True)
-        if service_resolution.POSTGRES_URL in os.environ:
-            postgres = stack.enter_context(form.serve())
-            spared["postgres"] = f"it is {form.label}"
-        else:
+
+        def serve(
+            name: str, variable: str, form: service_resolution.Form
+        ) -> tuple[str, OwnServer | None]:
+            """Where it is; and the server, if it is ours."""
+            if variable in os.environ:
+                spared[name] = f"it is {form.label}"
+                return stack.enter_context(form.serve()), None
             server = stack.enter_context(own_server(form))
-            postgres = server.url
+            return server.url, server
+
+        form = service_resolution.resolve_postgres(durable=True)
+        postgres, server = serve("postgres", service_resolution.POSTGRES_URL, form)
+        if server:
             outages["postgres"] = partial(_kill_postgres, server)
             outages["a session of postgres"] = partial(_kill_session, server)
         form = service_resolution.resolve_redis(durable=True)
-        if service_resolution.REDIS_URL in os.environ:
-            redis_url = stack.enter_context(form.serve())
-            spared["redis"] = f"it is {form.label}"
-        else:
-            server = stack.enter_context(own_server(form))
-            redis_url = server.url
+        redis_url, server = serve("redis", service_resolution.REDIS_URL, form)
+        if server:
             outages["redis"] = partial(_kill_redis, server)
             outages["redis, and what it had"] = partial(_kill_redis, server, emptied=True)
         if service_resolution.KAFKA_URL in os.environ:

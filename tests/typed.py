@@ -1,8 +1,10 @@
-"""Commands of `riskhub` as they are typed."""
+"""Commands of `riskhub` as they are typed, and the environment that they are typed in."""
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pytest
 import typer
 
 from riskhub.cli import app
@@ -21,6 +23,13 @@ def command_of(words: Sequence[str]) -> tuple[Any, list[str]]:
 def every_command() -> Iterator[list[str]]:
     """Every command and group, as it is typed."""
     return _commands_of(typer.main.get_command(app))
+
+
+def forget_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no setting in the environment: what a test says of one is all there is."""
+    for name in list(os.environ):
+        if name.startswith("RISKHUB_"):
+            monkeypatch.delenv(name)
 
 
 def _commands_of(group: Any, *before: str) -> Iterator[list[str]]:

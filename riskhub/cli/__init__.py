@@ -15,7 +15,7 @@ app = typer.Typer(
 
 @app.callback()
 def _riskhub() -> None:
-    pass
+    """Nothing: typer wants it of an app whose commands it does not know."""
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import typer
-from typed import command_of, every_command
+from typed import command_of, every_command, forget_settings
 from typer.testing import CliRunner, Result
 
 from riskhub import cast, cli
@@ -52,9 +52,7 @@ def shell(
     tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Shell]:
     """A shell without settings but a home of its own and free ports; nothing may be left behind."""
-    for name in list(os.environ):
-        if name.startswith("RISKHUB_"):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     ports: dict[str, str] = {}
     while len(set(ports.values())) < len(PORTS):
         ports = {f"RISKHUB_{name}": str(free_port()) for name in PORTS}

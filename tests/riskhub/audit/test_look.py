@@ -1,7 +1,6 @@
 """An audit finds each thing that can be wrong, by making it, and nothing where all is well."""
 
 import json
-import os
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from auditing import Break, audit, found, sql
 from builders import WORLD
 from tampering.landings import BREAKS, without
+from typed import forget_settings
 from typer.testing import CliRunner, Result
 
 from riskhub.audit.findings import EXAMPLES, Finding, Ledger
@@ -124,9 +124,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Run:
-    for name in list(os.environ):
-        if name.startswith("RISKHUB_"):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.chdir(settings.home)
     config = {
         "home": str(settings.home),

@@ -1,7 +1,6 @@
 """`riskhub budget`, as a person types it."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 from databases import migrate
+from typed import forget_settings
 from typer.testing import CliRunner, Result
 
 from riskhub.cli import app
@@ -29,9 +29,7 @@ FRESH = dict.fromkeys(
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str) -> Run:
     """Types a command, on a wide terminal."""
-    for name in list(os.environ):
-        if name.startswith("RISKHUB_"):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.setenv("RISKHUB_REDIS_URL", redis_url)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "width", 200)

@@ -1,7 +1,6 @@
 """`riskhub config`, `token` and `doctor`, as a person types them."""
 
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from typed import forget_settings
 from typer.testing import CliRunner, Result
 
 from riskhub.auth import Scope, TokenBook, read_tokens
@@ -31,9 +31,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_port: Callable[[], int]
 ) -> Callable[..., Result]:
     """Types a command in a directory of its own, on a wide terminal without settings."""
-    for name in list(os.environ):
-        if name.startswith("RISKHUB_"):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "width", 200)
     for name in PORTS:

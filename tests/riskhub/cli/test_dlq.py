@@ -1,7 +1,6 @@
 """`riskhub dlq`, as a person types it, and what a worker makes of what was sent again."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import sqlalchemy as sa
 from builders import NOW, accept
 from databases import migrate
 from on_topic import all_on
+from typed import forget_settings
 from typer.testing import CliRunner, Result
 
 from riskhub.cli import app
@@ -27,9 +27,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Types a command, on a wide terminal."""
-    for name in list(os.environ):
-        if name.startswith("RISKHUB_"):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "width", 200)
     return lambda *words: CliRunner().invoke(app, words)

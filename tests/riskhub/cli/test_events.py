@@ -1,7 +1,6 @@
 """`riskhub events tail`, `show` and `replay`, as a person types them."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from builders import NOW, WORLD, accept
 from databases import migrate
 from on_topic import all_on
 from served import environment
+from typed import forget_settings
 from typer.testing import CliRunner, Result
 
 from riskhub.cli import app
@@ -30,9 +30,7 @@ DAYS = ("--from", "2026-01-05", "--to", "2026-01-06")
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Types a command, on a wide terminal."""
-    for name in list(os.environ):
-        if name.startswith("RISKHUB_"):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "width", 200)
     monkeypatch.setattr(errors, "width", 200)

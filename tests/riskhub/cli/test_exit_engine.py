@@ -1,7 +1,6 @@
 """`riskhub exit-engine`, as a person types it."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ import redis
 from builders import WORLD
 from databases import migrate
 from exiting import START, compute_world, rule, write_rules
+from typed import forget_settings
 from typer.testing import CliRunner, Result
 
 from riskhub.cli import app
@@ -28,9 +28,7 @@ WIDTH = 80
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Types a command, on a terminal of 80 columns."""
-    for name in list(os.environ):
-        if name.startswith("RISKHUB_"):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "width", WIDTH)
     rules = write_rules(tmp_path / "rules.yaml", rule(mode="enforce", confirm={"days": 1}))

@@ -1,7 +1,6 @@
 """`riskhub portfolio-state`, as a person types it and as a supervisor runs it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import redis
 from builders import raw_document, wait_until
 from databases import migrate
+from typed import forget_settings
 from typer.testing import CliRunner, Result
 
 from riskhub.cli import app
@@ -34,9 +34,7 @@ def run(
     redis_url: str,
 ) -> Run:
     """Types a command on a wide terminal; the equity is in the hash `account`."""
-    for name in list(os.environ):
-        if name.startswith("RISKHUB_"):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "width", 200)
     monkeypatch.setenv("RISKHUB_HOME", str(tmp_path))

@@ -1,7 +1,6 @@
 """`riskhub publish`, `lint`, `get` and `backfill`, against a hub that is a process."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from builders import ACTOR, STAGE, WORLD, accept, snapshot_document, wait_until
 from served import api_process, migrate_home
+from typed import forget_settings
 from typer.testing import CliRunner, Result
 
 from riskhub.cli import app
@@ -36,9 +36,7 @@ def hub_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def riskhub(hub_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    for name in list(os.environ):
-        if name.startswith("RISKHUB_"):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     port = hub_url.rpartition(":")[2]
     monkeypatch.setenv("RISKHUB_API_PORT", port)
     monkeypatch.setenv("RISKHUB_TOKEN", "secret")

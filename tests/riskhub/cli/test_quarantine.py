@@ -1,7 +1,6 @@
 """`riskhub quarantine`, as a person types it."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from builders import accept
 from databases import migrate
 from stored import verdict
+from typed import forget_settings
 from typer.testing import CliRunner, Result
 
 from riskhub.cli import app
@@ -24,9 +24,7 @@ SINCE = datetime(2026, 1, 31, 22, tzinfo=UTC)
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Types a command, on a wide terminal."""
-    for name in list(os.environ):
-        if name.startswith("RISKHUB_"):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "width", 200)
     return lambda *words: CliRunner().invoke(app, ["quarantine", *words])

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from builders import ACTOR, WORLD, Clock, raw_document
 from databases import migrate
 from rich.console import Console
+from typed import forget_settings
 from typer.testing import CliRunner, Result
 
 from riskhub.blobs import BlobStore, open_blobs
@@ -26,9 +26,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Types a command, on a wide terminal, where backtests are kept for a week."""
-    for name in list(os.environ):
-        if name.startswith("RISKHUB_"):
-            monkeypatch.delenv(name)
+    forget_settings(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "width", 200)
     (tmp_path / "riskhub.yml").write_text(
